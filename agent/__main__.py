@@ -249,6 +249,20 @@ def query(
 
 
 @cli.command()
+def explain(
+    incident: Annotated[
+        str, typer.Argument(help="Adapter or base, or a page's key; without one, the latest that is open.")
+    ] = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Tell one incident on one screen: what, since when, what changed, whom it touches, what to do. 2 without any."""
+    from agent.cli.explain import explain as explain_incident
+
+    return explain_incident(config, incident, json)
+
+
+@cli.command()
 def drift(
     adapter: Annotated[str, typer.Argument(help="Adapter whose prompts or outputs are compared.")],
     side: Annotated[str, typer.Option(help="prompt or output.")] = "prompt",

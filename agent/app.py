@@ -17,7 +17,6 @@ from typing import Protocol
 import structlog
 
 from agent.alerting.judge import Judge
-from agent.alerting.left_to_others import LeftToOthers
 from agent.alerting.rounds_due import RoundsDue
 from agent.back_off import BackOff
 from agent.clock import Clock
@@ -25,7 +24,7 @@ from agent.health import Routes, Statuses, no_routes
 from agent.records import Finding, Heartbeat, Observation, ScoredResponses, TrafficBatch, Watching
 from agent.sink import Sinks
 from agent.traffic.feed import TrafficFeed
-from detectors.records import BaseRound, FaultReplay
+from detectors.records import BaseRound, FaultReplay, FilesRound
 
 IDLE_S = 0.1
 HEARTBEAT_S = 30.0
@@ -73,7 +72,8 @@ class Parts:
     ownership: of a witness, which shares the bases with others; None where all are this agent's own
     own: told which bases are this agent's whenever that changes: the models and the feeds
     stores_traffic: False where other agents count and store what ``traffic`` reads
-    rounds_due: which bases are to be judged here and how often; left_to_others: those that others are to judge
+    rounds_due: which bases are to be judged here and how often
+    unwatched: base -> its adapters, of those that others are to judge and nobody does
     routes: what the health servers answer with
     beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
     """
@@ -90,7 +90,7 @@ class Parts:
     own: Sequence[Callable[[frozenset[str]], None]] = ()
     stores_traffic: bool = True
     rounds_due: RoundsDue = field(default_factory=partial(RoundsDue, {}))
-    left_to_others: LeftToOthers = field(default_factory=partial(LeftToOthers, {}))
+    unwatched: Callable[[], Mapping[str, Sequence[str]]] = dict
     beat: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
@@ -112,7 +112,7 @@ class App:
         self._rounds = self._records = 0
         self._watched: tuple[str, ...] | None = None  # as it was last said
         self._unjudged: dict[type[Observation], str] = {}  # -> why the last record of that kind has no verdict
-        self._n_unjudged = 0
+        self._n_unjudged = self._n_aside = 0
         self._feeds = [(feed, BackOff(type(feed).__name__, parts.clock)) for feed in parts.feeds]
 
     @property
@@ -185,6 +185,9 @@ class App:
         self._beat(now)
         self._save_in_store(now)
         self._settle()
+        if parts.sinks.set_aside != self._n_aside:
+            self._n_aside = parts.sinks.set_aside
+            parts.routes.telemetry.set("gapwatch.findings.aside", self._n_aside)
         return bool(observations)
 
     def _take_over(self, now: float) -> None:
@@ -293,10 +296,9 @@ class App:
         """That nobody can tell, by the same way as where a model does not answer: here, or anywhere."""
         states = (self._judge_status(), self._feeds_status())
         why = "; ".join(words for ok, words in states if not ok) or "no round came"
-        left, judge = self._parts.left_to_others, self._parts.judge
-        unwatched = left.unwatched(self._parts.clock.steady())
+        judge, unwatched = self._parts.judge, self._parts.unwatched()
         try:
-            findings = [*judge.overdue(overdue, why, now), *judge.unwatched(left.bases, unwatched, now)]
+            findings = [*judge.overdue(overdue, why, now), *judge.unwatched(unwatched, now)]
         except Exception as error:  # a judge that fails on rounds may fail on this too; the heartbeat names the bases
             log.error("silence_not_judged", bases=sorted({*overdue, *unwatched}), exc_info=error)
             return
@@ -309,7 +311,7 @@ def _as_findings(observation: Observation) -> list[Finding]:
     match observation:
         case ScoredResponses(round=round, embeddings=embeddings):
             return [*((round,) if round else ()), *embeddings]
-        case FaultReplay():
+        case FaultReplay() | FilesRound():
             return []
         case _:
             return [observation]

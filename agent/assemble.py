@@ -12,14 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from agent import sink_registry
 from agent.alerting.checkpoint import StateFile
+from agent.alerting.fleet import fresh_s
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
-from agent.alerting.left_to_others import LeftToOthers
+from agent.alerting.left_bases import LeftBases
+from agent.alerting.notice import state_key
 from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
@@ -73,7 +76,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     board, lookback = Board(config.cluster, config.pod, _named_adapters(config)), Lookback(keeper.history, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
-    consumer, ownership = _consumer(config, clock), _ownership(config, clock)
+    consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
     state = StateFile(config.state_dir, clock)
     judge = Judge(
         monitor_of(config),
@@ -81,6 +84,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         state,
         keeper.fleet,
         _judged_bases(config, keeper),
+        fresh_s(config.probes.every),
         config.alerts.golden_max_age or math.inf,
     )
     if config.role != "witness":  # whose bases are shared out by Kafka
@@ -95,6 +99,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
         sources, own = [responses], [*own, responses.own]
         _own_nothing_yet(own)
+    gauges = [partial(_gauges, telemetry, consumer, worker, traffic)]
+    statuses = partial(_statuses, config, sinks, worker, traffic, state, ownership or left)
     return Parts(
         judge=judge,
         sinks=sinks,
@@ -105,18 +111,13 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         own=own,
         stores_traffic=ownership is None,
         rounds_due=rounds_due,
-        left_to_others=_left_to_others(config, keeper),
+        unwatched=partial(_unwatched, config, left) if left else dict,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(
-            telemetry,
-            partial(_statuses, config, sinks, worker, traffic, state, ownership),
-            keeper.query,
-            StatusPage(board, lookback, clock).html,
-        ),
+        routes=Routes(telemetry, statuses, keeper.query, StatusPage(board, lookback, clock).html),
         closing=partial(_close, lookback, keeper, telemetry),
-        beat=partial(_beat, config, judge, fleet, clock, partial(_gauges, telemetry, consumer, worker, traffic)),
+        beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,
     )
 
@@ -128,7 +129,8 @@ def log_threshold(config: Config, pods: int = 1) -> float:
 
 def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     """Seconds between rounds -> the processes of the fleet that may page and are judged that often: one a detector that
-    pages for each adapter, or for each base with two adapters or more, in each pod that judges it.
+    pages for each adapter, for each base with two adapters or more, or for the requests that name a base itself, in
+    each pod that judges it.
 
     pods: of the fleet, where the configuration does not say how many there are. With the role ``all`` each replays
     canaries by itself. Each also judges the responses of its own partitions with evidence of its own, so these streams
@@ -142,7 +144,11 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
     for name, own in detectors.items():
         of_canaries, about = reads(name) is BaseRound, paging({name: own})
         for model in config.models:
-            subjects = {SubjectKind.ADAPTER: len(model.adapters), SubjectKind.BASE: int(len(model.adapters) > 1)}
+            subjects = {
+                SubjectKind.ADAPTER: len(model.adapters),
+                SubjectKind.BASE: int(len(model.adapters) > 1),
+                SubjectKind.BASE_REQUESTS: int(model.name in config.base_requests.values()),
+            }
             judged = _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods)
             if isinstance(own, OfEnginesAlone):
                 judged = judged[:1] if model.served else []
@@ -181,10 +187,9 @@ def _judged_adapters(config: Config) -> dict[str, list[str]]:
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
 
 
-def _left_to_others(config: Config, keeper: StoreReader) -> LeftToOthers:
-    """None by a store of this process alone, which knows of no other."""
-    adapters, alone = _named_adapters(config), config.clickhouse.dsn.startswith("chdb:")
-    return LeftToOthers({} if alone else {name: adapters[name] for name in config.left_to_others}, keeper.watched)
+def _unwatched(config: Config, left: LeftBases) -> dict[str, list[str]]:
+    """Base -> its adapters, of those that nobody judges."""
+    return {base: names for base, names in _named_adapters(config).items() if base in left.unwatched}
 
 
 def _rounds_due(config: Config) -> RoundsDue:
@@ -198,9 +203,12 @@ def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
     return JudgedBases(_judged_adapters(config), config.role == "witness", keeper.gone_states)
 
 
-def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, gauges: Callable[[], None]) -> None:
-    """With each heartbeat: gauges, and whether another number of pods shares the budget."""
-    gauges()
+def _beat(
+    config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, looks: Sequence[Callable[[], None]]
+) -> None:
+    """With each heartbeat: these looks, and whether another number of pods shares the budget."""
+    for look in looks:
+        look()
     if fleet is not None:
         _share_budget(config, judge, fleet.now_known(clock.now()))
 
@@ -261,13 +269,28 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
     return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
 
 
+def _left(config: Config, keeper: StoreReader, clock: Clock) -> LeftBases | None:
+    """Of an agent that leaves bases to others; None where it leaves none, or nobody else writes into its store."""
+    left = {
+        model.name: [(SubjectKind.ADAPTER, adapter.name) for adapter in model.adapters]
+        for model in config.models
+        if model.name in config.left_to_others
+    }
+    if not left or config.role == "witness" or config.clickhouse.dsn.startswith("chdb:"):
+        return None
+    keys = {base: [state_key(*subject) for subject in subjects] for base, subjects in left.items()}
+    return LeftBases(keys, partial(keeper.watchers, list(chain.from_iterable(left.values()))), clock)
+
+
 def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
     for tell in own:
         tell(frozenset())
 
 
 def _base_of(config: Config) -> dict[str, str]:
-    return {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+    adapters = {adapter.name: model.name for model in config.replayed for adapter in model.adapters}
+    replayed = {model.name for model in config.replayed}
+    return adapters | {base: base for base in config.base_requests.values() if base in replayed}
 
 
 def _models(
@@ -300,7 +323,7 @@ def _schedule(config: Config) -> Schedule:
         seed=secrets.randbits(32) if config.probes.seed is None else config.probes.seed,
         flips=config.probes.flips,
         canaries=config.probes.canaries,
-        own_every_s={own.name: config.canaries_every(own) for own in config.replayed if not config.in_process(own)},
+        own_every_s={own.name: config.canaries_every(own) for own in config.replayed if config.by_engine(own)},
     )
 
 
@@ -336,7 +359,9 @@ def _traffic(
     if config.kafka is None or consumer is None:
         return None
     names = [adapter.name for model in config.models for adapter in model.adapters]
-    sampler = TrafficSampler(config.sampling, names, config.kafka.format, config.kafka.max_record_bytes)
+    sampler = TrafficSampler(
+        config.sampling, names, config.kafka.format, config.kafka.max_record_bytes, config.base_requests
+    )
     counted_upto = dict if config.role == "witness" else keeper.counted_upto  # which counts nothing
     return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
 
@@ -372,14 +397,14 @@ def _statuses(
     worker: ModelProcess | None,
     traffic: TrafficFeed | None,
     state: StateFile,
-    ownership: OwnedBases | None,
+    bases: OwnedBases | LeftBases | None,
 ) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if config.role != "all":
         statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
-    if ownership is not None:
-        statuses["bases"] = ownership.status
+    if bases is not None:
+        statuses["bases"] = bases.status
     if worker is not None:
         statuses["models"] = worker.status
     if traffic is not None:

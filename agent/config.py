@@ -233,6 +233,11 @@ class Model(Section):
     replay: bool = True
     adapters: tuple[Adapter, ...] = Field(min_length=1)
 
+    @property
+    def requested_as(self) -> str:
+        """The name by which requests ask for the base itself."""
+        return self.served.base if self.served and self.served.base else self.name
+
     @model_validator(mode="after")
     def _can_be_replayed(self) -> Model:
         if self.served and not self.replay:
@@ -464,7 +469,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _something_is_judged(self) -> Config:
         responses_scored = self.kafka is not None and self.scoring.enabled
-        if not self.probes.canaries and not all(map(self.in_process, self.replayed)):
+        if not self.probes.canaries and any(map(self.by_engine, self.replayed)):
             raise Unfit("probes.canaries false with served", "canaries on: a serving engine is asked nothing else")
         if not self.probes.canaries and not responses_scored and self.replayed:
             wanted = "probes.canaries on, or kafka with scoring.enabled: otherwise nothing is judged"
@@ -502,6 +507,10 @@ class Config(Section):
                 return tuple(filter(self.in_process, self.models))
         return ()
 
+    def by_engine(self, model: Model) -> bool:
+        """Does its serving engine answer its canaries? Not those of a witness."""
+        return model.served is not None and self.role != "witness"
+
     @property
     def left_to_others(self) -> dict[str, str]:
         """Bases that are to be replayed, and not by this agent -> by whom, in words."""
@@ -512,12 +521,26 @@ class Config(Section):
         }
 
     def in_process(self, model: Model) -> bool:
-        """Is this base replayed from its files and not through its engine? By a witness, whatever serves it."""
-        return model.replay and model.path is not None and (model.served is None or self.role == "witness")
+        """Are its files loaded here? Those of a base with ``served`` by a witness, and beside the engine where one
+        agent does everything: they score the responses, and say whether a fault is one of the files."""
+        has_files = model.path is not None and any(adapter.path is not None for adapter in model.adapters)
+        return model.replay and has_files and (model.served is None or self.role in ("witness", "all"))
 
     def scores(self, model: Model) -> bool:
         """Are sampled responses of this base's adapters scored?"""
         return self.kafka is not None and self.scoring.enabled and self.in_process(model)
+
+    @property
+    def base_requests(self) -> dict[str, str]:
+        """Name by which requests ask for a base itself -> that base; none of a name that an adapter has, or two bases:
+        whose requests these are is not known."""
+        adapters = {adapter.name for model in self.models for adapter in model.adapters}
+        names = [model.requested_as for model in self.models]
+        return {
+            model.requested_as: model.name
+            for model in self.models
+            if names.count(model.requested_as) == 1 and not adapters & {model.requested_as, model.name}
+        }
 
     @property
     def consumer_group(self) -> str:
@@ -529,8 +552,7 @@ class Config(Section):
 
     def canaries_every(self, model: Model) -> float:
         """Seconds between two rounds of this base's canaries."""
-        by_engine = model.served is not None and not self.in_process(model)
-        return model.served.every if by_engine and model.served else self.probes.every
+        return model.served.every if model.served and self.by_engine(model) else self.probes.every
 
     @property
     def device_memory(self) -> float:

@@ -48,6 +48,12 @@ class Refused(AgentError):
         self.place, self.actual, self.wanted = place, actual, wanted
 
 
+def is_of_a_record(error: Exception) -> bool:
+    """May what was being worked on be at fault? Not where a part around it is: a store, a broker, a disk, the memory.
+    Those are tried again for as long as it lasts, and nothing is ever set aside for them."""
+    return not isinstance(error, AgentError | PositionLost | OSError | MemoryError)
+
+
 # Packages that only an extra of pyproject.toml brings -> the extra.
 EXTRA_OF = {
     "torch": "models",

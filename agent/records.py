@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from detectors.records import BaseRound, Evidence, FaultReplay, Verdict
+from detectors.records import BaseRound, Evidence, FaultReplay, FilesReplay, FilesRound, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 from probes.scoring.interaction import Interaction
 
@@ -66,6 +66,7 @@ class RejectionReason(StrEnum):
     DUPLICATE = "duplicate"  # the same id, time and text at another offset, within the feed's memory
     STREAM_CHUNK = "stream_chunk"  # a piece of an answer, which would read as a short or an empty one
     ERROR_ANSWER = "error_answer"  # the engine refused or broke off: nothing was written by a model
+    FAILED = "failed"  # this program fails on it, with an error that nobody expected: its detail names the error
     UNPAIRED = "unpaired"  # a request without its response, or the reverse, within the time that a half waits
 
 
@@ -243,10 +244,12 @@ class NoticeReason(StrEnum):
     TAKEN_OVER = "taken_over"  # resolve of a member: its base's incident speaks for it from now on
     RECOVERED = "recovered"
     REENROLLED = "reenrolled"  # resolve: a new release was accepted, with the reason given
-    BASE_MOVED = "base_moved"  # change event, no incident; so are the next three
+    BASE_MOVED = "base_moved"  # change event, no incident; so are the next five
     TOKENIZER_CHANGED = "tokenizer_changed"
     TEMPLATE_CHANGED = "template_changed"
     ADAPTER_MOVED = "adapter_moved"
+    ENGINE_MOVED = "engine_moved"
+    SOURCE_MOVED = "source_moved"
     TOLERATED_CHANGE = "tolerated_change"  # so too: off by more than noise, by less than the tolerance
     TOLERATED_CHANGE_OVER = "tolerated_change_over"
     GOLDEN_OLD = "golden_old"  # change event: the golden record in force is older than the policy allows
@@ -275,7 +278,6 @@ class Notice:
 
 
 Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
-Observation = Whole | ScoredResponses | FaultReplay
-Finding = (
-    Whole | TrafficRound | Embedding | Evidence | Verdict | Calibration | Notice | Heartbeat | SavedState | Watching
-)
+Observation = Whole | ScoredResponses | FaultReplay | FilesRound
+Judgement = Evidence | Verdict | Calibration | FilesReplay | Notice
+Finding = Whole | TrafficRound | Embedding | Judgement | Heartbeat | SavedState | Watching

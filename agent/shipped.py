@@ -6,6 +6,7 @@ and a wheel (which holds copies) find them under one name.
 
 from __future__ import annotations
 
+import re
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -16,6 +17,7 @@ QUERIES = _DATA / "queries"
 MIGRATIONS = _DATA / "migrations"
 RUNBOOKS = _DATA / "runbooks"
 SAMPLE = _DATA / "gapwatch.yaml"
+_SECTION = re.compile(r"^\*\*([^*]+)\*\*", re.MULTILINE)
 
 
 def texts(folder: Traversable, suffix: str) -> dict[str, Traversable]:
@@ -30,3 +32,10 @@ def runbook(name: str) -> str:
     if name not in pages:
         raise Refused("runbook", name, f"one of: {', '.join(pages)}")
     return pages[name].read_text(encoding="utf-8")
+
+
+def runbook_sections(name: str) -> dict[str, str]:
+    """Title -> text of each part of a runbook that begins with a title in bold: What it means, Check, First action,
+    Recovered when, and others of its own. Raises Refused for a cause without a runbook."""
+    parts = _SECTION.split(runbook(name))[1:]
+    return {title.strip(" .?"): text.strip() for title, text in zip(parts[::2], parts[1::2], strict=True)}

@@ -2,7 +2,8 @@
 
 Offsets of Kafka are committed once ``flush`` is True, so a sink that says so too early loses records. A sink that
 raises is told in its status and tried again with back-off, while the others go on; what it did not take waits for it,
-and until it has that nothing is committed.
+and until it has that nothing is committed. A finding that a sink goes on raising at, while it takes the one behind it,
+is set aside: nothing else would ever come through.
 tests/agent/sinks/test_every_sink.py holds each file in agent/sinks to the contract.
 """
 
@@ -14,6 +15,8 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Protocol, runtime_checkable
 
+import structlog
+
 from agent.back_off import BackOff
 from agent.clock import Clock
 from agent.records import Finding, Notice, TrafficBatch
@@ -21,6 +24,10 @@ from agent.records import Finding, Notice, TrafficBatch
 # Findings that wait at most for a sink that raises. Beyond them only batches, which hold the offsets and of which the
 # feed hands out a few, and notices, which wake somebody, are kept.
 MOST_WAITING = 10_000
+# Of one finding with one error, before the one behind it is tried.
+TRIES = 3
+
+log = structlog.get_logger(__name__)
 
 
 class Sink(Protocol):
@@ -47,13 +54,17 @@ class KeepsNotices(Protocol):
 
 
 class _Guarded:
-    """One sink that may raise. What it did not take is given to it again, in order; shed: findings without room"""
+    """One sink that may raise. What it did not take is given to it again, in order; shed: findings without room
+
+    set_aside: findings that it failed on, of which it has nothing
+    """
 
     def __init__(self, sink: Sink, clock: Clock) -> None:
         self.sink, self.name = sink, f"sink {type(sink).__module__.rsplit('.', 1)[-1]}"
         self._waiting: deque[Finding] = deque()
         self._taking, self._flushing = BackOff(self.name, clock), BackOff(self.name, clock)
-        self._shed = 0
+        self._shed = self.set_aside = 0
+        self._lacking: dict[str, str] = {}  # kind of finding -> what the latest one of it raised, which was set aside
 
     def submit(self, finding: Finding) -> None:
         if len(self._waiting) < MOST_WAITING or isinstance(finding, TrafficBatch | Notice):
@@ -67,17 +78,45 @@ class _Guarded:
 
     @property
     def status(self) -> tuple[bool, str]:
+        lacking = "; ".join(f"the latest {kind} failed with {error}" for kind, error in self._lacking.copy().items())
+        aside = f"; findings set aside since the start: {self.set_aside}" if self.set_aside else ""
+        aside += f" ({lacking}; the log has the traceback)" if lacking else ""
         if not (failed := self._taking.words or self._flushing.words):
-            return self.sink.status
-        return False, f"{failed}; findings that wait: {len(self._waiting)}, without room: {self._shed}"
+            ok, words = self.sink.status
+            return ok and not lacking, words + aside
+        return False, f"{failed}; findings that wait: {len(self._waiting)}, without room: {self._shed}{aside}"
 
     def _give(self) -> bool:
         """Does the sink have all that was submitted?"""
         while self._waiting and self._taking.is_due:
             self._taking.tried(partial(self.sink.submit, self._waiting[0]))
             if not self._taking.words:
-                self._waiting.popleft()
+                self._lacking.pop(type(self._waiting.popleft()).__name__, None)
+            elif self._taking.suspicions >= TRIES:
+                self._pass_over()
         return not self._waiting
+
+    def _pass_over(self) -> None:
+        """The first finding is set aside where the sink takes the one behind it: then it is not the sink that fails."""
+        if len(self._waiting) < 2:
+            return
+        try:
+            self.sink.submit(self._waiting[1])
+        except Exception:  # told already: it is what the first one raises, or comes to be the first
+            return
+        failed, taken, error = self._waiting.popleft(), self._waiting.popleft(), self._taking.error
+        self._lacking[type(failed).__name__] = error
+        self._lacking.pop(type(taken).__name__, None)
+        self._taking.recovered()
+        self.set_aside += 1
+        log.error("finding_set_aside", part=self.name, error=error, **_where(failed))
+
+
+def _where(finding: Finding) -> dict[str, object]:
+    """Enough to look for it, and no word of production."""
+    names = ("topic", "partition", "first_offset", "next_offset", "base", "adapter", "dedup_key", "number", "at")
+    there = {name: getattr(finding, name) for name in names if hasattr(finding, name)}
+    return {"finding": type(finding).__name__, **there}
 
 
 class Sinks:
@@ -116,6 +155,11 @@ class Sinks:
         """Notices that nobody has received yet: they are lost with this pod's disk. -1 where no sink sends any."""
         unsent = [sink.unsent for sink in self._sinks if isinstance(sink, KeepsNotices)]
         return sum(unsent) if unsent else -1
+
+    @property
+    def set_aside(self) -> int:
+        """Findings that a sink failed on, of all sinks together."""
+        return sum(sink.set_aside for sink in self._guarded)
 
     @property
     def statuses(self) -> Mapping[str, tuple[bool, str]]:

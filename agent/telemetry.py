@@ -65,6 +65,7 @@ TOTALS = (
     Metric("gapwatch.models.restarts", "{restart}", "times the model process was started again since the start"),
     Metric("gapwatch.restarts", "{restart}", "times the loop ended with an unexpected error and was started again"),
     Metric("gapwatch.unjudged", "{record}", "records without a verdict because judging them failed, since the start"),
+    Metric("gapwatch.findings.aside", "{finding}", "findings that a sink failed on and does not have, since the start"),
 )
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),

@@ -11,9 +11,20 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Subject, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Evidence,
+    FaultReplay,
+    FilesReplay,
+    FilesRound,
+    Reason,
+    Subject,
+    SubjectKind,
+    Verdict,
+)
 from detectors.registry import (
     CalibratesSampler,
+    ComparesWithAdapters,
     Detector,
     EstimatesRetention,
     OwnPast,
@@ -31,6 +42,7 @@ from detectors.verdicts import fusion
 from detectors.verdicts.canary_incidents import CanaryIncidents
 from detectors.verdicts.exchange import exchanged
 from detectors.verdicts.incident import Incident, Rules
+from detectors.verdicts.three_way import files_replays
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +50,13 @@ class Judged:
     """evidence: one level of each process that the record moved; verdicts: members in their order, then their base.
 
     calibrations: of the adapters whose responses say by which sampler their tokens are drawn
+    files: of the adapters that were replayed from their files, how these answered
     """
 
     evidence: tuple[Evidence, ...]
     verdicts: tuple[Verdict, ...] = ()
     calibrations: tuple[Calibration, ...] = ()
+    files: tuple[FilesReplay, ...] = ()
 
 
 def default_configs(tolerances: Tolerances) -> dict[str, Any]:
@@ -72,7 +86,8 @@ class Monitor:
         calibrator = next((d for d in detectors if isinstance(d, CalibratesSampler)), None)
         self._canaries = CanaryIncidents(rules, self._detectors)
         omnibus = next((d for d in detectors if isinstance(d, SeesOtherDistributions)), None)
-        self._responses = ResponseIncidents(rules, estimator, calibrator, omnibus)
+        own = next((d for d in detectors if d.about is SubjectKind.BASE_REQUESTS), None)
+        self._responses = ResponseIncidents(rules, estimator, calibrator, omnibus, own=own)
         self._latest_canaries: dict[Subject, Verdict] = {}
         self._drift: dict[str, dict[str, float]] = {}
 
@@ -92,12 +107,16 @@ class Monitor:
         canaries = {subject for subject, incident in self._canaries.incidents.items() if incident.open}
         adapters = {(SubjectKind.ADAPTER, name) for name, own in self._responses.incidents.items() if own.open}
         bases = {(SubjectKind.BASE, name) for name, incident in self._responses.bases.items() if incident.open}
-        return frozenset(canaries | adapters | bases)
+        requests = {
+            (SubjectKind.BASE_REQUESTS, name) for name, own in self._responses.base_requests.items() if own.open
+        }
+        return frozenset(canaries | adapters | bases | requests)
 
-    def observe(self, record: BaseRound | TrafficRound | Embedding | FaultReplay) -> Judged:
+    def observe(self, record: BaseRound | TrafficRound | Embedding | FaultReplay | FilesRound) -> Judged:
         """Evidence and verdicts of one record. An embedding informs: it has evidence and no verdict, and responses have
         one where they say more than the canaries do (fusion.py). Replayed faults are no evidence: they name the cause
-        of incidents that are open, and only these have a verdict.
+        of incidents that are open, and only these have a verdict. Nor is a round of the files of a base whose engine
+        answers its canaries.
 
         A round without measurements moves no M. At an alarm, and when an incident resolves, the subject's M restarts
         at 0, after its level has been reported.
@@ -111,6 +130,8 @@ class Monitor:
             case FaultReplay():
                 renamed = self._canaries.rename(record, self._latest_canaries)
                 return Judged((), tuple(map(self._with_responses, renamed)))
+            case FilesRound():
+                return Judged((), files=files_replays(record.round, self._rules.tolerances))
             case Embedding():
                 self._drift.setdefault(record.adapter, {}).update({e.stream: e.log_e for e in evidence})
                 return Judged(evidence)
@@ -130,6 +151,8 @@ class Monitor:
         for detector in self._detectors.values():
             if isinstance(detector, OwnPast):
                 detector.forget(adapter)
+            if isinstance(detector, ComparesWithAdapters):
+                detector.accept_adapter(adapter)
 
     def end_elsewhere(self, subject: Subject) -> None:
         """Another pod has ended the incident of this subject: as if it had ended here, with the evidence of it."""
@@ -137,8 +160,11 @@ class Monitor:
         if kind is SubjectKind.ADAPTER:
             self._canaries.forget(name)
             self._responses.forget(name)
+        if kind is SubjectKind.BASE:
+            self._responses.bases.pop(name, None)
+        if kind is SubjectKind.BASE_REQUESTS:
+            self._responses.base_requests.pop(name, None)
         self._canaries.incidents.pop(subject, None)
-        self._responses.bases.pop(name, None)
         self._latest_canaries.pop(subject, None)
         for reads in (BaseRound, TrafficRound):
             self._restart(subject, reads)
@@ -175,6 +201,7 @@ class Monitor:
             **self._canaries.to_json(),
             "responses": self._responses.to_json(),
             "response_bases": self._responses.bases_json(),
+            "base_requests": self._responses.base_requests_json(),
         }
 
     def own_past_json(self) -> dict[str, Any]:
@@ -189,7 +216,8 @@ class Monitor:
         """
         self._restore_detectors(self._detectors, stored["detectors"])
         self._canaries.restore(stored)
-        self._responses.restore(stored.get("responses", {}), stored.get("response_bases", {}))
+        saved = (stored.get(part, {}) for part in ("responses", "response_bases", "base_requests"))
+        self._responses.restore(*saved)
         if "drift" in stored:
             self._restore_drift(stored["drift"])
 
@@ -221,7 +249,8 @@ class Monitor:
     def _judge_canaries(self, record: BaseRound, evidence: tuple[Evidence, ...]) -> Judged:
         verdicts = self._canaries.decide(record, evidence)
         self._restart_decided(verdicts, BaseRound)
-        return Judged(evidence, tuple(map(self._with_responses, verdicts)))
+        files = files_replays(record, self._rules.tolerances)
+        return Judged(evidence, tuple(map(self._with_responses, verdicts)), files=files)
 
     def _with_responses(self, canary: Verdict) -> Verdict:
         """The verdict of canaries with what responses and embeddings say beside it."""
@@ -250,7 +279,18 @@ class Monitor:
         # A base has no evidence of its own: its verdict reports that of its members, who restart theirs.
         self._restart_decided((v for v in verdicts if v.subject_kind is SubjectKind.ADAPTER), TrafficRound)
         both = (self._with_canaries(replace(verdict, good_responses=verdict.good_in_a_row)) for verdict in verdicts)
-        return Judged(evidence, tuple(v for v in both if v is not None), self._responses.calibrated(record))
+        requests = self._judge_base_requests(record, evidence)
+        decided = (*(v for v in both if v is not None), *requests)
+        return Judged(evidence, decided, self._responses.calibrated(record))
+
+    def _judge_base_requests(self, record: TrafficRound, evidence: Iterable[Evidence]) -> tuple[Verdict, ...]:
+        """On requests that name the base, where some were sampled: no canary says anything beside them."""
+        own = tuple(level for level in evidence if level.subject_kind is SubjectKind.BASE_REQUESTS)
+        verdict = self._responses.decide_base_requests(record, own)
+        if verdict is None:
+            return ()
+        self._restart_decided([verdict], TrafficRound)
+        return (replace(verdict, good_responses=verdict.good_in_a_row),)
 
     def _with_canaries(self, traffic: Verdict) -> Verdict | None:
         """The verdict of responses with what canaries and embeddings say beside it; None where it adds nothing."""

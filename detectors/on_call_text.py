@@ -364,6 +364,11 @@ _RESPONSES_FIT = (
     "not from the accepted adapter)"
 )
 
+_BASE_REQUESTS_FIT = (
+    "sampled responses to requests that name the base {adapter} fit {author} better than the accepted base ({against} "
+    "of {scored} are clearly not from it)"
+)
+
 BY_RESPONSES = {
     (Cause.ADAPTER_NOT_APPLIED, ""): Text(
         explanation=_RESPONSES_FIT,
@@ -407,6 +412,33 @@ BY_RESPONSES = {
         action="send the same request to each pod by itself (kubectl get pods -o wide), take the faulty ones out of "
         "rotation, then reload {adapter} there and run gapwatch query responses -p subject={adapter_argument}",
     ),
+    # Requests that name the base: adapter is its name.
+    (Cause.BASE_ANSWERED_BY_ADAPTER, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="send a request for {adapter} without an adapter to each pod by itself (kubectl get pods -o wide), and "
+        "restart the engine that answers it like {other}; if none does, check that the gateway writes the name of "
+        "{other} into its records; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.QUANTISED_BASE, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="compare dtype and quantisation in the engine's arguments and in the base's config.json with those of "
+        "the last good release; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.ONE_REPLICA, "requests for the base, by pod"): Text(
+        explanation=_BASE_REQUESTS_FIT + ", all from {pods}",
+        action="take {pods} out of rotation and restart the engine there; then run gapwatch query responses -p "
+        "subject={adapter_argument}",
+    ),
+    (Cause.ONE_REPLICA, "requests for the base, pods not known"): Text(
+        explanation=_BASE_REQUESTS_FIT + "; the others are as accepted",
+        action="send the same request to each pod by itself (kubectl get pods -o wide), and restart the engines that "
+        "answer it otherwise; then run gapwatch query responses -p subject={adapter_argument}",
+    ),
+    (Cause.UNKNOWN, "requests for the base"): Text(
+        explanation=_BASE_REQUESTS_FIT,
+        action="compare what the engine serves under the name {adapter} with what was accepted: gapwatch query "
+        "responses -p subject={adapter_argument}",
+    ),
     (Cause.UNKNOWN, ""): Text(
         explanation=_RESPONSES_FIT,
         action="compare what the engine serves under the name {adapter} with what was accepted: gapwatch query "
@@ -420,6 +452,8 @@ AUTHORS = {
     "an earlier version": "the previously accepted version of {adapter}",
     "another adapter": "{other}",
     "fewer bits": "{adapter} on a base of 4-bit weights",
+    "the base in fewer bits": "a 4-bit copy of {adapter}",
+    "half of an adapter": "{other} at about half of its strength",
     "another strength": "{adapter} at another strength",
     "unknown": "something that is not {adapter}",
 }
@@ -441,7 +475,41 @@ CANARIES_HEALTHY = (
 RESPONSES_HEALTHY = (
     "sampled responses still fit the accepted adapter: the engine may hold the former files until it restarts"
 )
+# The same where the engine itself answered the canaries.
+ENGINE_CANARIES_HEALTHY = (
+    "its canaries are healthy: this engine answers them as accepted, what was served does not, so look at what lies "
+    "between (gateway, caches, the other engines)"
+)
+ENGINE_RESPONSES_HEALTHY = (
+    "sampled responses still fit the accepted adapter: they may be older, or served by other engines than this one"
+)
 BOTH = "sampled responses agree: what is served has changed too"
+
+# What is known of the files beside an engine that does not answer as accepted, by state and by who knows it.
+# served: see WHAT_IS_SERVED; pod: the one that replayed them; at: when
+FILES_BESIDE_A_FAULT = {
+    ("as_accepted", "witness"): "the files are as accepted (replayed by {pod} at {at} UTC) and the engine {served}",
+    ("as_accepted", "this_pod"): "the files are as accepted (replayed in this pod at {at} UTC) and the engine {served}",
+    ("not_as_accepted", "witness"): "the files do not answer as accepted either (replayed by {pod} at {at} UTC), so "
+    "look at them first",
+    ("not_as_accepted", "this_pod"): "the files do not answer as accepted either (replayed in this pod at {at} UTC), "
+    "so look at them first",
+    ("as_accepted", "hash"): "the adapter's files have the accepted hash; nobody replayed them, and the base's files "
+    "are not known",
+    ("not_as_accepted", "hash"): "the adapter's files are not the accepted ones by their hash; nobody replayed them",
+    ("", ""): "whether the files are as accepted is not known",
+}
+# {served}, by what the engine's answers look like.
+WHAT_IS_SERVED = {"the base": "serves the base", "something else": "does not serve them"}
+# The same beside an engine that does.
+FILES_BESIDE_HEALTH = {
+    ("not_as_accepted", "witness"): "the engine answers as accepted and the files do not (replayed by {pod} at {at} "
+    "UTC): it may hold the former ones, and serve these once it loads them",
+    ("not_as_accepted", "this_pod"): "the engine answers as accepted and the files do not (replayed in this pod at "
+    "{at} UTC): it may hold the former ones, and serve these once it loads them",
+    ("not_as_accepted", "hash"): "the engine answers as accepted, and the adapter's files are not the accepted ones by "
+    "their hash: it may hold the former ones, and serve these once it loads them; nobody replayed them",
+}
 
 # One round of a subject, in words: filled in by detectors/verdicts/ and detectors/traffic/.
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
@@ -565,8 +633,9 @@ STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
 #
 # subject: with "base" before it where it is one; base; cause, status and reason: in words; affected: see AFFECTED;
 # retention, strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
-# live_tokenizer, live_template: the first digits of the hashes of what is in place now; why: as given at enrolment,
-# or when the golden record was accepted.
+# live_tokenizer, live_template: the first digits of the hashes of what is in place now; live_engine, golden_engine,
+# live_source, golden_source: what the serving engine says, and said at the enrolment; why: as given at enrolment, or
+# when the golden record was accepted.
 
 HEADLINES = {
     "degraded": "{subject}: {cause}{affected}{retention}{since}",
@@ -581,6 +650,9 @@ HEADLINES = {
     "tokenizer_changed": "base {base}: other tokenizer files ({live_tokenizer}), its adapters keep their effect",
     "template_changed": "base {base}: another chat template ({live_template}), its adapters keep their effect",
     "adapter_moved": "{subject}: other files ({live_adapter}) on the same base, within tolerance",
+    "engine_moved": "base {base}: another engine or other settings ({live_engine}; accepted: {golden_engine}), its "
+    "adapters keep their effect",
+    "source_moved": "{subject}: the engine loaded it from {live_source} (accepted: {golden_source}), within tolerance",
     "tolerated_change": "{subject}: has changed, and is inside your tolerance{strength}",
     "tolerated_change_over": "{subject}: its change inside your tolerance is over{strength}",
     "golden_old": "{subject}: its golden record was accepted {why}, longer ago than alerts.golden_max_age allows; "
@@ -621,12 +693,15 @@ SENT_BECAUSE = {
     "tokenizer_changed": "another tokenizer than accepted is in place",
     "template_changed": "prompts are rendered differently than accepted",
     "adapter_moved": "other adapter files than accepted are in place",
+    "engine_moved": "the serving engine is of another version, or has other settings, than when this was accepted",
+    "source_moved": "the serving engine names another source or another base of the adapter than when it was accepted",
     "tolerated_change": "for three rounds it has been off by more than its noise, and by less than your tolerance",
     "tolerated_change_over": "for three rounds it has been within its noise of what is accepted",
     "golden_old": "what it is compared with is older than you allow: look at whether its canaries still ask what users "
     "ask, and enrol it again (gapwatch enrol --replace)",
 }
 A_BASE = "base {name}"
+BASE_REQUESTS = "requests for base {name}"
 # Of a base of which some adapters are measured again, and too few to judge it.
 IN_PART = "some of its adapters"
 CAUSE_UNKNOWN = "degraded, cause unknown"
@@ -703,6 +778,10 @@ MAKE_SCORABLE = (
     "run gapwatch query responses -p subject={adapter_argument} and read the column detail; a temperature that the "
     "records lack is set in scoring.temperature, and an accepted base that was not kept needs "
     "probes.keep_golden_weights: true and gapwatch enrol {adapter_argument} --replace --why TEXT"
+)
+MAKE_SCORABLE_OF_BASE = (
+    "run gapwatch query responses -p subject={base_argument} and read the column detail; a temperature that the "
+    "records lack is set in scoring.temperature"
 )
 LOOK_AT_BASE = "look first at what these adapters share: the engine, the base, and the last release of either"
 THEN = "{first}; then: {action}"

@@ -23,13 +23,17 @@ Bools = NDArray[np.bool_]
 
 # What pages and causes name where it is no adapter; no adapter has that name.
 THE_BASE = "the base"
+# Who answered the canaries of a round that was replayed in process.
+THE_FILES = "files"
 
 
 class SubjectKind(StrEnum):
-    """What a verdict is about: one adapter, or the base that several adapters share."""
+    """What a verdict is about: one adapter, the base that several adapters share, or what answers requests that name
+    this base itself."""
 
     ADAPTER = "adapter"
     BASE = "base"
+    BASE_REQUESTS = "base_requests"
 
 
 Subject = tuple[SubjectKind, str]
@@ -60,6 +64,7 @@ class Reason(StrEnum):
     TOKENIZER_CHANGED = "tokenizer_changed"  # healthy: other files of the tokenizer, canaries have the same token ids
     TEMPLATE_CHANGED = "template_changed"  # healthy: another chat template, or prompts that render to other token ids
     ADAPTER_MOVED = "adapter_moved"  # healthy: other files of the adapter, which answers as accepted
+    ENGINE_MOVED = "engine_moved"  # healthy: the serving engine says something else of itself, or of its source
     EVIDENCE_GROWING = "evidence_growing"  # suspect: half way to an alarm, or a round that is rare with nothing wrong
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, another bad round
@@ -107,6 +112,7 @@ class Cause(StrEnum):
     ADAPTER_REPLACED = "adapter_replaced"
     ONE_REPLICA = "one_replica"
     SERVING_PATH = "serving_path"  # what is written, streamed or sent through chat is not what the engine scores
+    BASE_ANSWERED_BY_ADAPTER = "base_answered_by_adapter"
 
 
 class NamedCause(NamedTuple):
@@ -315,6 +321,8 @@ class Identity:
     are hashed together with the chat template
     scheme: of hashing (probes/artefacts/identity.py); hashes of two schemes cannot be compared
     grid: how the base's weights are quantised, in words (probes/artefacts/weight_grid.py); NO_GRID where they are not
+    engine: what the serving engine says of itself, kind, version and settings; source: from where it loaded the
+    adapter, and on which base, by its own list
     """
 
     golden_base: str = ""
@@ -328,6 +336,18 @@ class Identity:
     scheme: int = 1
     golden_grid: str = ""
     live_grid: str = ""
+    golden_engine: str = ""
+    live_engine: str = ""
+    golden_source: str = ""
+    live_source: str = ""
+
+    @property
+    def engine_moved(self) -> bool:
+        return _differ(self.golden_engine, self.live_engine)
+
+    @property
+    def source_moved(self) -> bool:
+        return _differ(self.golden_source, self.live_source)
 
     @property
     def base_moved(self) -> bool:
@@ -374,6 +394,8 @@ class Round:
     cells: some of the drawn canaries as an engine answers them in other modes, each in two that share none but WRITTEN
     and LONG; served runners only
     rank, alpha: of the accepted LoRA, 0 where unknown: they name what gives a wrong strength
+    answered_by: THE_FILES, or the serving engine and the route by which it was asked, in words; "" not known
+    accepted_on: likewise of the engine that the golden record was made on, "" where that was made from the files
     """
 
     adapter: str
@@ -389,6 +411,8 @@ class Round:
     cells: tuple[Measurement, ...] = ()
     rank: int = 0
     alpha: float = 0.0
+    answered_by: str = ""
+    accepted_on: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -427,6 +451,61 @@ class FaultReplay:
     @property
     def replayed(self) -> tuple[str, ...]:
         return tuple(member.adapter for member in self.members)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FilesRound:
+    """A round that was replayed from the files of a base whose engine answers its canaries: no evidence, only what is
+    said of the files beside the engine."""
+
+    round: BaseRound
+
+
+@dataclass(frozen=True, slots=True)
+class FilesReplay:
+    """How the files of one adapter and its base answered when they were last replayed.
+
+    golden: hash of the record that they were compared with; at: of the round
+    as_accepted: were no more draws beyond tolerance than a good round may have? share_beyond: of the draws
+    identity: of the files; pod: that replayed them, "" for this one
+    """
+
+    adapter: str
+    base: str
+    golden: str
+    at: float
+    as_accepted: bool
+    share_beyond: float
+    identity: Identity
+    pod: str = ""
+
+
+class FilesState(StrEnum):
+    """What is known of the files that an engine is to serve."""
+
+    NOT_KNOWN = ""
+    AS_ACCEPTED = "as_accepted"
+    NOT_AS_ACCEPTED = "not_as_accepted"
+
+
+class KnownBy(StrEnum):
+    """How it is known."""
+
+    NOBODY = ""
+    WITNESS = "witness"  # another pod has replayed them
+    THIS_POD = "this_pod"  # the pod that asked the engine has replayed them itself
+    HASH = "hash"  # of the adapter's files alone, which nobody replayed
+
+
+@dataclass(frozen=True, slots=True)
+class FilesCheck:
+    """The files of a subject beside what its engine answers. pod, at: who replayed them last, and when; "" and None
+    where nobody did"""
+
+    state: FilesState = FilesState.NOT_KNOWN
+    by: KnownBy = KnownBy.NOBODY
+    pod: str = ""
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -496,6 +575,7 @@ class Verdict:
     good_responses: rounds of good responses in a row, None where responses are not judged here
     tolerated_change: how a healthy adapter differs from what was accepted by more than its noise, in words; "" for not
     explanation: what was observed; action: the first thing to do
+    answered_by: who answered its canaries, as of its Round; files: beside them, where that was a serving engine
     """
 
     subject_kind: SubjectKind
@@ -526,3 +606,10 @@ class Verdict:
     share_of: ShareOf = ShareOf.DRAWS
     tolerated_change: str = ""
     good_responses: int | None = None
+    answered_by: str = ""
+    files: FilesCheck = FilesCheck()
+
+    @property
+    def is_of_engine(self) -> bool:
+        """Did a serving engine answer its canaries?"""
+        return self.answered_by not in ("", THE_FILES)

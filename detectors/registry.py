@@ -22,9 +22,11 @@ class Detector(Protocol):
     """The contract of a detector; tests/detectors/test_every_detector.py holds every file to it.
 
     reads: the one record type that ``update`` takes; the monitor routes by it and by nothing else
-    about: what its evidence is about, an adapter or a base; each such subject has an M of its own
+    about: what its evidence is about, an adapter, a base, or requests that name a base; each such subject has an M of
+    its own
     pages: may it alarm by itself? Only then do its streams count in the fleet's budget. Only evidence of canaries, and
-    of responses about adapters, opens incidents: what pages by anything else would cost budget and page nobody
+    of responses about adapters or about requests that name a base, opens incidents: what pages by anything else would
+    cost budget and page nobody
     state: all that changes, with ``to_json`` and ``from_json``; one object serves all subjects. ``part(wanted)`` is
     what it holds of some of them, by name, and ``joined(more)`` is it with another's, of none of the same. Its class
     has ``layout``, the version of what ``to_json`` writes and of what that is evidence of: saved evidence of another
@@ -102,6 +104,14 @@ class SeesOtherDistributions(Protocol):
 
     def restart_where_over(self, subject: str, log_threshold: float) -> None:
         """Forgets evidence above this level, in nats, that has stopped growing."""
+
+
+@runtime_checkable
+class ComparesWithAdapters(Protocol):
+    """A detector whose evidence about a base rests on the golden records of its adapters."""
+
+    def accept_adapter(self, adapter: str) -> None:
+        """Another golden record is in force for this adapter: what rests on the former one starts again."""
 
 
 @runtime_checkable

@@ -94,6 +94,7 @@ class TrafficRound:
     """All responses of one base's adapters that were scored since the last round; each round adds one "+1" to M.
 
     adapters: every adapter of the base, also those without a response; number: counts scheduled rounds from 0
+    scores: of its adapters, and of requests that name the base itself, whose name is then their ``adapter``
     identities: adapter -> hashes of what was accepted and of the present files, as far as the runner knows
     """
 
@@ -103,6 +104,11 @@ class TrafficRound:
     adapters: tuple[str, ...]
     scores: tuple[TrafficScore, ...]
     identities: Mapping[str, Identity] = field(default_factory=dict)
+
+    @property
+    def of_base(self) -> tuple[TrafficScore, ...]:
+        """Those of requests that name the base itself. A base that has the name of an adapter has none."""
+        return () if self.base in self.adapters else tuple(s for s in self.scores if s.adapter == self.base)
 
 
 def by_adapter(scores: Iterable[TrafficScore], adapters: Sequence[str]) -> dict[str, list[TrafficScore]]:

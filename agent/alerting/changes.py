@@ -22,7 +22,10 @@ OldGoldens = Mapping[str, tuple[str, str]]
 """adapter -> (hash of its golden record, when that was accepted, in words)"""
 NOTHING_OLD: OldGoldens = MappingProxyType({})
 # Reasons of a healthy verdict that are reported once.
-CHANGES = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED)
+CHANGES = (
+    *(Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED),
+    Reason.ENGINE_MOVED,
+)
 TOLERATED = (NoticeReason.TOLERATED_CHANGE, NoticeReason.TOLERATED_CHANGE_OVER)
 
 
@@ -115,6 +118,10 @@ def _replaced(verdict: Verdict, all_healthy: bool) -> list[tuple[NoticeReason, s
         ),
         (NoticeReason.ADAPTER_MOVED, f"adapter {identity.live_adapter}"): (
             identity.adapter_moved and verdict.subject_kind is SubjectKind.ADAPTER
+        ),
+        (NoticeReason.ENGINE_MOVED, f"engine {identity.live_engine}"): identity.engine_moved,
+        (NoticeReason.SOURCE_MOVED, f"source {identity.live_source}"): (
+            identity.source_moved and verdict.subject_kind is SubjectKind.ADAPTER
         ),
     }
     return [change for change, yes in has_changed.items() if yes and (all_healthy or change[0] not in OF_A_BASE)]

@@ -10,10 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from detectors.records import Cause
+from detectors.records import Cause, FilesReplay
 
 # Seconds that a pod waits for each one before it, and the longest that any of them waits.
 LEAST_SPACING_S, LONGEST_WAIT_S = 30.0, 600.0
+# So many seconds at least, and so many of their rounds, a replay of files counts as one of the present files.
+LEAST_FRESH_S, FRESH_ROUNDS = 900.0, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,7 @@ class Fleet:
     judged: state key -> name of each live pod that judges the subject -> how
     incidents: (dedup key, is it that the subject cannot be judged?) -> what was sent
     changes: (dedup key, reason, name of the change) -> when that was last sent
+    files: adapter -> how its files answered when another pod last replayed them, lately
     spacing_s: seconds that a pod waits longer than the one before it
     """
 
@@ -84,6 +87,7 @@ class Fleet:
     judged: Mapping[str, Mapping[str, JudgedBy]] = field(default_factory=dict)
     incidents: Mapping[tuple[str, bool], SentIncident] = field(default_factory=dict)
     changes: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
+    files: Mapping[str, FilesReplay] = field(default_factory=dict)
     spacing_s: float = LEAST_SPACING_S
 
     def degraded(self, key: str) -> bool:
@@ -119,3 +123,8 @@ def spacing(round_s: float) -> float:
     """Seconds between two pods where a round comes that often: what the first sends is stored, and read in a round of
     the second, before that has waited long enough."""
     return max(LEAST_SPACING_S, 1.5 * round_s)
+
+
+def fresh_s(round_s: float) -> float:
+    """Seconds for which a replay of files, of which one comes that often, is said beside what an engine serves."""
+    return max(LEAST_FRESH_S, FRESH_ROUNDS * round_s)

@@ -35,7 +35,8 @@ HELD_BACK_S = 300.0
 class _Look:
     """One verdict, when it is looked at, and what the store says of the fleet by then; None without an answer.
 
-    speaks: for itself, and a base for its members; False of a base that cannot be judged while its members speak
+    speaks: for itself, and a base for its members; False of a base that cannot be judged while its members speak, and
+    of requests that name a base where none can be judged
     """
 
     verdict: Verdict
@@ -98,6 +99,8 @@ def step_round(
     speaking = one_voice(verdicts)
     bases = {verdict.subject for verdict in speaking if verdict.subject_kind is SubjectKind.BASE}
     silent = [v for v in verdicts if v.subject_kind is SubjectKind.BASE and v.subject not in bases]
+    # Nobody has to ask for a base: that no such response can be scored wakes nobody.
+    silent += [v for v in verdicts if v.subject_kind is SubjectKind.BASE_REQUESTS and v not in speaking]
     looks = [_Look(verdict, now, cluster, fleet) for verdict in speaking]
     for look in (*looks, *(_Look(verdict, now, cluster, fleet, speaks=False) for verdict in silent)):
         after[look.key], sent = _step(after.get(look.key, AlertState()), look)
@@ -253,4 +256,5 @@ def one_voice(verdicts: Sequence[Verdict]) -> list[Verdict]:
             # It speaks for the members, so their rounds count; its own are silent too where one of them is measured.
             bases.append(replace(base, silent_in_a_row=min(v.silent_in_a_row for v in own)))
             members = [v for v in members if v.base != base.subject]
-    return [*bases, *members]
+    requests = (v for v in verdicts if v.subject_kind is SubjectKind.BASE_REQUESTS)
+    return [*bases, *members, *(v for v in requests if v.status is not Status.UNMONITORABLE)]

@@ -17,7 +17,7 @@ import structlog
 from agent.alerting.alert_state import AlertState, Reported, States
 from agent.alerting.changes import OldGoldens
 from agent.alerting.checkpoint import VERSION, StateFile
-from agent.alerting.fleet import ALONE, Fleet, GoneState, SentIncident
+from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet, GoneState, SentIncident
 from agent.alerting.incidents import reenrolled, step_round
 from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, subjects_of
@@ -35,8 +35,18 @@ from agent.records import (
     TrafficBatch,
 )
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Cause, FaultReplay, Subject, SubjectKind, Verdict
+from detectors.records import (
+    BaseRound,
+    Cause,
+    FaultReplay,
+    FilesReplay,
+    FilesRound,
+    Subject,
+    SubjectKind,
+    Verdict,
+)
 from detectors.traffic_records import TrafficRound
+from detectors.verdicts.three_way import with_files
 
 AskFleet = Callable[[Collection[Subject]], Fleet | None]
 
@@ -54,6 +64,7 @@ class Judge:
     fleet: what all pods have sent about these subjects and how the others judge them, read from the store once for each
     round; None where it gave no answer in time
     bases: which are to be judged; none of them is before ``gained``, nor after ``lost``: its records are left
+    files_fresh_s: how long a replay of files of this pod is said beside what its engine serves
     golden_max_age_s: a golden record that is older is reported once, as that
     pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
@@ -67,12 +78,14 @@ class Judge:
         file: StateFile,
         fleet: AskFleet,
         bases: JudgedBases = EVERYTHING,
+        files_fresh_s: float = LEAST_FRESH_S,
         golden_max_age_s: float = math.inf,
     ) -> None:
         self._state = JudgedState(monitor)
         self._cluster, self._file, self._ask_fleet = cluster, file, fleet
-        self._bases = bases
-        self._golden_max_age_s = golden_max_age_s
+        self._bases, self._files_fresh_s, self._golden_max_age_s = bases, files_fresh_s, golden_max_age_s
+        self._files: dict[str, FilesReplay] = {}
+        self._files_elsewhere: dict[str, FilesReplay] = {}
         self._accepted_at: dict[str, float] = {}  # when the golden records in force were
         self._owned: set[str] = set()
         self._waits: dict[str, Wait] = {}
@@ -85,7 +98,9 @@ class Judge:
 
     def __call__(self, observation: Observation, now: float) -> list[Finding]:
         match observation:
-            case BaseRound(base=base) | ScoredResponses(base=base) | FaultReplay(round=BaseRound(base=base)):
+            case BaseRound(base=base) | ScoredResponses(base=base):
+                return self._of_base(base, observation, now)
+            case FaultReplay(round=BaseRound(base=base)) | FilesRound(round=BaseRound(base=base)):
                 return self._of_base(base, observation, now)
             case TrafficBatch(topic_recreated=True):
                 partition = observation.topic, observation.partition
@@ -134,9 +149,12 @@ class Judge:
         for base in lost:
             adapters = self._bases.adapters[base]
             self._state.take(base, adapters, self._state.blank())
-            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in adapters}
+            own = {*adapters, base}
+            self._judged_by_gone = {key: upto for key, upto in self._judged_by_gone.items() if key[2] not in own}
             self._own_past_due = True
             for adapter in adapters:
+                self._files.pop(adapter, None)
+                self._files_elsewhere.pop(adapter, None)
                 self._reasons.pop(adapter, None)
                 self._accepted_why.pop(adapter, None)
                 self._accepted_at.pop(adapter, None)
@@ -167,17 +185,16 @@ class Judge:
         ]
         return self._unjudged(verdicts, now)
 
-    def unwatched(self, bases: Mapping[str, Sequence[str]], seconds: Mapping[str, float], now: float) -> list[Finding]:
-        """The same of bases that are left to others, of which none judges them.
-
-        bases: base -> its adapters; seconds: base -> for how long
-        """
-        verdicts = [
-            judged_by_nobody(subject, base, seconds[base], now)
-            for base in seconds
-            for subject in subjects_of(base, bases[base])
-        ]
-        return self._unjudged(verdicts, now)
+    def unwatched(self, bases: Mapping[str, Sequence[str]], now: float) -> list[Finding]:
+        """The same of bases that are left to others, of which nobody judges them. bases: base -> its adapters"""
+        return self._unjudged(
+            [
+                judged_by_nobody(subject, base, now)
+                for base, adapters in bases.items()
+                for subject in subjects_of(base, adapters)
+            ],
+            now,
+        )
 
     def _unjudged(self, verdicts: Sequence[Verdict], now: float) -> list[Finding]:
         """Of each base by itself, as its rounds would be."""
@@ -234,7 +251,9 @@ class Judge:
     def _is_anothers(self, base: str) -> bool:
         return base in self._bases.adapters and base not in self._owned
 
-    def _of_base(self, base: str, observation: BaseRound | ScoredResponses | FaultReplay, now: float) -> list[Finding]:
+    def _of_base(
+        self, base: str, observation: BaseRound | ScoredResponses | FaultReplay | FilesRound, now: float
+    ) -> list[Finding]:
         """Nothing of a base that another pod judges: it was on its way when the base was handed over."""
         if self._is_anothers(base):
             return []
@@ -247,6 +266,8 @@ class Judge:
                 return self._responses(observation, now)
             case FaultReplay():
                 return self._renamed(observation, now)
+            case FilesRound():
+                return [*self._noted(self._monitor.observe(observation).files)]
 
     def _responses(self, responses: ScoredResponses, now: float) -> list[Finding]:
         if self._may_be_judged_twice(responses):
@@ -269,14 +290,36 @@ class Judge:
     def _round(self, round: BaseRound | TrafficRound, now: float) -> list[Finding]:
         judged = self._monitor.observe(round)
         fleet = self._fleet(judged.verdicts)
-        ended = self._end_replaced(judged.verdicts, now, fleet)
-        notices = self._notices(judged.verdicts, now, fleet)
-        return [*ended, *notices, round, *judged.evidence, *judged.verdicts, *judged.calibrations]
+        files, verdicts = self._noted(judged.files), self._with_files(judged.verdicts, now, fleet)
+        ended = self._end_replaced(verdicts, now, fleet)
+        notices = self._notices(verdicts, now, fleet)
+        return [*ended, *notices, round, *files, *judged.evidence, *verdicts, *judged.calibrations]
 
     def _renamed(self, replay: FaultReplay, now: float) -> list[Finding]:
         """The round was handed on when it was judged: what is new is the cause."""
         verdicts = self._monitor.observe(replay).verdicts
-        return [*self._notices(verdicts, now, self._fleet(verdicts)), *verdicts]
+        fleet = self._fleet(verdicts)
+        verdicts = self._with_files(verdicts, now, fleet)
+        return [*self._notices(verdicts, now, fleet), *verdicts]
+
+    def _noted(self, files: tuple[FilesReplay, ...]) -> tuple[FilesReplay, ...]:
+        """Remembered, to be said beside what the engine serves."""
+        self._files |= {replay.adapter: replay for replay in files}
+        return files
+
+    def _with_files(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Verdict, ...]:
+        """With what is known of the files: by this pod, whose files the engine reads, else by another one. Where the
+        store gives no answer, its last one counts as long as it is fresh; after that the sentence is left out."""
+        if fleet is not None:
+            self._files_elsewhere |= fleet.files
+        last = [self._fresh(of, now) for of in (self._files_elsewhere, self._files)]
+        return tuple(with_files(verdict, {**last[0], **last[1]}) for verdict in verdicts)
+
+    def _fresh(self, files: Mapping[str, FilesReplay], now: float) -> dict[str, FilesReplay]:
+        """Of these the ones that were lately compared with the golden record in force."""
+        in_force = self._state.goldens
+        is_fresh = {name: now - replay.at <= self._files_fresh_s for name, replay in files.items()}
+        return {name: own for name, own in files.items() if is_fresh[name] and own.golden == in_force.get(name)}
 
     def _fleet(self, verdicts: Sequence[Verdict]) -> Fleet | None:
         subjects = {(verdict.subject_kind, verdict.subject) for verdict in verdicts}

@@ -15,8 +15,9 @@ from detectors.verdicts.exchange import exchanged
 
 
 def subjects_of(base: str, adapters: Sequence[str]) -> list[Subject]:
-    """What is judged of one base: itself and its adapters."""
-    return [(SubjectKind.BASE, base), *((SubjectKind.ADAPTER, name) for name in adapters)]
+    """What is judged of one base: itself, what answers requests that name it, and its adapters."""
+    own = [(SubjectKind.BASE, base), (SubjectKind.BASE_REQUESTS, base)]
+    return [*own, *((SubjectKind.ADAPTER, name) for name in adapters)]
 
 
 @dataclass(slots=True)
@@ -52,7 +53,11 @@ class JudgedState:
         self.alerts = exchanged(self.alerts, source.alerts, keys)
         self.goldens = exchanged(self.goldens, source.goldens, adapters)
         self.judged_at = exchanged(self.judged_at, source.judged_at, [base])
-        self.judged = exchanged(self.judged, source.judged, of_adapters((*self.judged, *source.judged), adapters))
+        # Of requests that name the base too, unless an adapter, which may be of another base, has that name.
+        is_adapter = base in self.goldens or base in source.goldens
+        names = adapters if is_adapter else (*adapters, base)
+        keys_of_offsets = of_adapters((*self.judged, *source.judged), names)
+        self.judged = exchanged(self.judged, source.judged, keys_of_offsets)
 
     def knows(self, base: str, adapters: Sequence[str]) -> bool:
         """Was anything of this base judged?"""
@@ -82,4 +87,5 @@ class JudgedState:
 
 
 def of_adapters(keys: Collection[PartitionAdapter], adapters: Sequence[str]) -> set[PartitionAdapter]:
+    """adapters: names that requests ask for, the base's own among them"""
     return {key for key in keys if key[2] in adapters}

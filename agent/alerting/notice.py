@@ -26,12 +26,17 @@ KINDS = {
     NoticeReason.TOKENIZER_CHANGED: NoticeKind.CHANGE,
     NoticeReason.TEMPLATE_CHANGED: NoticeKind.CHANGE,
     NoticeReason.ADAPTER_MOVED: NoticeKind.CHANGE,
+    NoticeReason.ENGINE_MOVED: NoticeKind.CHANGE,
+    NoticeReason.SOURCE_MOVED: NoticeKind.CHANGE,
     NoticeReason.TOLERATED_CHANGE: NoticeKind.CHANGE,
     NoticeReason.TOLERATED_CHANGE_OVER: NoticeKind.CHANGE,
     NoticeReason.GOLDEN_OLD: NoticeKind.CHANGE,
 }
 OF_BLINDNESS = (NoticeReason.CANNOT_TELL, NoticeReason.CAN_TELL_AGAIN)
-OF_A_BASE = (NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED)
+OF_A_BASE = (
+    *(NoticeReason.BASE_MOVED, NoticeReason.TOKENIZER_CHANGED, NoticeReason.TEMPLATE_CHANGED),
+    NoticeReason.ENGINE_MOVED,
+)
 
 
 def to_notice(

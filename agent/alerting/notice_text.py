@@ -14,7 +14,7 @@ from typing import Any
 from agent.records import NoticeReason
 from detectors import on_call_text as text
 from detectors.name_list import first_names
-from detectors.records import Cause, Identity, Interval, Onset, ShareOf, Status, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Identity, Interval, Onset, ShareOf, Status, SubjectKind, Verdict
 
 # Causes that tell a reader nothing about where to look.
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
@@ -54,9 +54,8 @@ def _template(identity: Identity, reason: NoticeReason) -> str:
 def _values(verdict: Verdict) -> dict[str, Any]:
     """What the headlines may use."""
     identity, members = verdict.identity, verdict.members
-    is_base = verdict.subject_kind is SubjectKind.BASE
     return {
-        "subject": text.A_BASE.format(name=verdict.subject) if is_base else verdict.subject,
+        "subject": subject_words(verdict),
         "base": verdict.base,
         "covered_by": verdict.covered_by,
         "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
@@ -71,7 +70,17 @@ def _values(verdict: Verdict) -> dict[str, Any]:
         "live_adapter": _short(identity.live_adapter),
         "live_tokenizer": _short(identity.live_tokenizer),
         "live_template": _short(identity.live_template),
+        "live_engine": identity.live_engine,
+        "golden_engine": identity.golden_engine,
+        "live_source": identity.live_source,
+        "golden_source": identity.golden_source,
     }
+
+
+def subject_words(verdict: Verdict) -> str:
+    """What the verdict is about: the adapter's name, or the base's with what it is."""
+    words = {SubjectKind.BASE: text.A_BASE, SubjectKind.BASE_REQUESTS: text.BASE_REQUESTS}
+    return words.get(verdict.subject_kind, "{name}").format(name=verdict.subject)
 
 
 def _retention(verdict: Verdict) -> str:
@@ -105,6 +114,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "subject": f"{verdict.subject_kind.value} {verdict.subject}",
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
+        "canaries answered by": verdict.answered_by if verdict.is_of_engine else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
         "last good to first bad round": _bad_since(verdict.onset),
         "retention": _measured_retention(verdict),
@@ -116,12 +126,23 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "base shift": _number(verdict.base_shift, "of the adapter's energy"),
         "gap to the base": _number(verdict.gap_ratio, "of its healthy value"),
         SHARES[verdict.share_of]: _number(verdict.share_beyond, SHARES_OF[verdict.share_of]),
-        "evidence": _evidence(strongest.log_e, verdict.log_threshold, strongest.detector) if strongest else "",
+        "evidence": _evidence(strongest.log_e, verdict.log_threshold, _stream(strongest)) if strongest else "",
         **{f"hash {name}": value for name, value in _hashes(verdict).items()},
         "weights of the base": _quantisation(verdict.identity),
+        "engine": _beside(verdict.identity.live_engine, verdict.identity.golden_engine),
+        "source in the engine": _beside(verdict.identity.live_source, verdict.identity.golden_source),
         **_questions(verdict, cluster),
     }
     return {name: line for name, line in lines.items() if line}
+
+
+def _stream(evidence: Evidence) -> str:
+    """The detector, and which of its streams where it has several."""
+    return f"{evidence.detector} {evidence.stream}".strip()
+
+
+def _beside(live: str, golden: str) -> str:
+    return f"{live} (accepted: {golden})" if live and golden and live != golden else live
 
 
 def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:

@@ -51,11 +51,19 @@ def _notes(config: Config) -> list[str]:
     if config.kafka and config.scoring.enabled:
         notes += _unscored(config)
     notes += config.left_to_others.values()
+    notes += _beside_engines(config)
     notes += [_of_hub(place, path) for place, path in _bases(config) if is_hub_id(path)]
     notes += [
         f"{place}: {path} does not exist yet" for place, path in _artefacts(config) if not holds(Path(path).exists)
     ]
     return [*notes, *_same_folders(config)]
+
+
+def _beside_engines(config: Config) -> Iterator[str]:
+    """Files cost memory in the engine's pod, which a configuration for all roles may not have meant."""
+    both = [model.name for model in config.replayed if config.by_engine(model) and config.in_process(model)]
+    if both:
+        yield f"of {', '.join(both)} the engine answers the canaries, and the files are loaded in this pod as well"
 
 
 def _unscored(config: Config) -> Iterator[str]:

@@ -20,7 +20,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from detectors.records import Reason, Status, SubjectKind, Verdict
+from agent.alerting.notice_text import subject_words
+from detectors.records import Reason, Status, Verdict
 
 # Without a terminal there is no width, and a table must still show every column.
 console = Console() if sys.stdout.isatty() else Console(width=get_terminal_size((120, 24)).columns)
@@ -77,6 +78,23 @@ def sparkline(values: Sequence[float | None]) -> str:
     known = [value for value in means if math.isfinite(value)]
     low, high = min(0.0, *known, 0.0), max(1.0, *known, 1.0)
     return "".join(_bar_of(value, low, high) for value in means)
+
+
+def column_chart(values: Sequence[float], line: float, height: int = 5) -> list[str]:
+    """A series as columns over 0, the highest row first, and a level drawn across it where the columns do not reach.
+
+    The top is the highest of the values and a little more than the level; what is not a number has no column.
+    """
+    known = [value for value in values if math.isfinite(value)]
+    level = line if math.isfinite(line) else 0.0
+    top = max([1e-9, 1.1 * level, *known])
+    at_row = min(height - 1, int(level / top * height)) if level > 0 else -1
+    rows = []
+    for row in reversed(range(height)):
+        empty = "╌" if row == at_row else " "
+        cells = [value / top * height - row if math.isfinite(value) else 0.0 for value in values]
+        rows.append("".join(empty if cell <= 0 else BARS[min(len(BARS) - 1, math.ceil(cell * 8))] for cell in cells))
+    return rows
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -138,7 +156,7 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
     interval = verdict.retention
     beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
     return (
-        escape(f"base {verdict.subject}" if verdict.subject_kind is SubjectKind.BASE else verdict.subject),
+        escape(subject_words(verdict)),
         f"[{colour}]{bar(interval.mean)}[/{colour}] {number(interval.mean, 3)}" if interval else "",
         f"{interval.low:.3f} .. {interval.high:.3f}" if interval and math.isfinite(interval.low) else "",
         number(verdict.scale),

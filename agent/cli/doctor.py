@@ -184,9 +184,9 @@ def model_checks(config: Config) -> Iterator[Check]:
             result = config.left_to_others.get(model.name, "not replayed: traffic is sampled and stored only")
             yield Check(f"base {model.name}", True, result)
             continue
-        if model.served is not None and not config.in_process(model):
+        if model.served is not None and config.by_engine(model):
             yield from _engine(model, model.served)
-        elif model.path is not None:
+        if model.path is not None and config.in_process(model):
             yield from _artefacts(config, model, model.path)
         for name, golden in goldens_of(config, model).items():
             if isinstance(golden, Unmonitorable):
@@ -243,6 +243,7 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
     )
     yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
+    yield Check(f"causes {model.name}", True, "named by the round alone: an engine injects no faults on purpose")
     if not any(line.name == base for line in listed):
         names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"
         yield Check(
@@ -316,7 +317,7 @@ def _golden_wanted(adapter: str, reason: Reason) -> str:
 def _weights(config: Config, model: Model, golden: Golden) -> Iterator[Check]:
     """Was the base kept that the record was made with? Checked where responses are scored with it, by the folder's name
     alone: its content is hashed when it is loaded. Where the configuration says not to keep it that is no fault."""
-    if not config.scores(model) or model.golden_path is not None:
+    if not config.scores(model) or model.golden_path is not None or not golden.base_hash:
         return
     folder, part = folder_of(config.probes.golden_dir, golden.base_hash), f"accepted base of {golden.adapter}"
     if folder.is_dir():

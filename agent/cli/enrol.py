@@ -150,7 +150,7 @@ def _check_wanted(config: Config, model: Model, adapter: Adapter, wish: EnrolOpt
 
 def _offline(config: Config, model: Model, previous: str) -> Golden | None:
     """The newest record, where it was made in process and the adapter is now asked of a serving engine."""
-    if model.served is None or config.in_process(model) or not previous:
+    if not config.by_engine(model) or not previous:
         return None
     golden = load_golden(config.probes.golden_dir, previous)
     return None if golden.made_on else golden
@@ -305,7 +305,7 @@ def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str
     """Store the adapter, the base if configured, then the record: one without its adapter is useless."""
     if adapter.path is not None:
         keep_adapter(adapter.path, config.probes.golden_dir, golden.adapter_hash, golden.hash_scheme)
-    if config.keeps_weights(model) and model.path is not None:
+    if config.keeps_weights(model) and model.path is not None and golden.base_hash:
         base = resolve(model.path, config.probes.cache_dir)
         keep(base, config.probes.golden_dir, golden.base_hash, golden.hash_scheme)
     return save(golden, config.probes.golden_dir)
@@ -313,6 +313,8 @@ def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str
 
 def _weights(config: Config, model: Model, golden: Golden) -> str:
     """Where the accepted base is kept and its size, or what follows from not keeping it; "" where it is not needed."""
+    if not golden.base_hash:  # which an engine does not tell
+        return ""
     if config.keeps_weights(model):
         folder = folder_of(config.probes.golden_dir, golden.base_hash)
         files = [file.stat() for file in folder.iterdir()]

@@ -7,9 +7,10 @@ replayed for the cause, as the agent does after an alarm.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.markup import escape
 
@@ -21,11 +22,18 @@ from agent.errors import Refused
 from agent.worker.cause_replays import CauseReplays, InForce
 from agent.worker.watched_bases import goldens_of, runner_of
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Status, Verdict
+from detectors.records import BaseRound, Status, SubjectKind, Verdict
 from probes.canaries.round import Scheduled, replay_base_round
-from probes.runner import Runner
+from probes.runner import Breakable, Runner
 
 HEALTHY, DEGRADED, CANNOT_TELL = 0, 1, 2
+
+
+class _Probed(NamedTuple):
+    """One base's round, and the verdicts on it."""
+
+    round: BaseRound
+    verdicts: list[Verdict]
 
 
 def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
@@ -36,15 +44,17 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
     wanted = set(names) or {a.name for m in config.models for a in m.adapters}
     for name in wanted:
         config.adapter(name)
-    verdicts = [v for model in config.replayed for v in _verdicts(config, model, wanted)]
+    for model in config.models:
+        if wanted & {adapter.name for adapter in model.adapters} and (why := config.left_to_others.get(model.name)):
+            say(f"[yellow]![/yellow] {escape(why)}")
+    probed = [done for model in config.replayed if (done := _probed(config, model, wanted)) is not None]
+    verdicts = [verdict for done in probed for verdict in done.verdicts]
     if json:
         as_json([asdict(verdict) for verdict in verdicts])
     else:
         console.print(verdict_table(verdicts))
-        for verdict in verdicts:
-            if verdict.status is not Status.HEALTHY and not verdict.covered_by:
-                action = f"; first action: {verdict.action}" if verdict.action else ""
-                say(escape(f"{verdict.subject}: {verdict.explanation}{action}"))
+        for line in (line for done in probed for line in _in_words(done)):
+            say(escape(line))
     return exit_code(verdicts)
 
 
@@ -56,10 +66,27 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     return CANNOT_TELL if statuses & {Status.UNMONITORABLE, Status.SUSPECT} or not verdicts else HEALTHY
 
 
-def _verdicts(config: Config, model: Model, wanted: set[str]) -> list[Verdict]:
+def _in_words(done: _Probed) -> Iterator[str]:
+    """What each verdict that is not healthy says; of a healthy adapter who answered, and the facts of its round: a
+    route that is blind shows only there."""
+    facts = {member.adapter: member.facts for member in done.round.members}
+    for verdict in done.verdicts:
+        if verdict.covered_by:
+            continue
+        if verdict.status is not Status.HEALTHY:
+            action = f"; first action: {verdict.action}" if verdict.action else ""
+            yield f"{verdict.subject}: {verdict.explanation}{action}"
+        elif verdict.subject_kind is SubjectKind.ADAPTER:
+            by_whom = [f"answered by {verdict.answered_by}"] if verdict.is_of_engine else []
+            if words := (*by_whom, *facts.get(verdict.subject, ())):
+                yield f"{verdict.subject}: {'; '.join(words)}"
+
+
+def _probed(config: Config, model: Model, wanted: set[str]) -> _Probed | None:
+    """None where none of its adapters is wanted."""
     goldens = {name: golden for name, golden in goldens_of(config, model).items() if name in wanted}
     if not goldens:
-        return []
+        return None
     runner = runner_of(config, model)
     runner.open()
     try:
@@ -68,7 +95,7 @@ def _verdicts(config: Config, model: Model, wanted: set[str]) -> list[Verdict]:
         base_round: BaseRound | None = replay_base_round(runner, goldens, scheduled, lambda: False)
         if base_round is None:
             raise Refused("probe", "nothing replayed", "a round that was not interrupted")
-        return _judged(monitor_of(config), base_round, runner, goldens)
+        return _Probed(base_round, _judged(monitor_of(config), base_round, runner, goldens))
     finally:
         runner.close()
 
@@ -80,7 +107,7 @@ def _judged(monitor: Monitor, base_round: BaseRound, runner: Runner, goldens: In
     causes.submit(base_round)
     for verdict in verdicts.values():
         causes.submit(verdict)
-    if causes.waiting:
+    if causes.waiting and isinstance(runner, Breakable):
         say("replaying faults on the accepted base and adapters, to name the cause ...")
     while causes.waiting:
         replayed = causes.step(runner, goldens, lambda: False)

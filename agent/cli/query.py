@@ -6,7 +6,8 @@ An embedded store that a running agent has open is queried through the agent, on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from agent.clock import Clock
 from agent.config import Config, load, moment
 from agent.errors import Refused, Retryable
 from agent.store import client as store
+
+Answered = tuple[list[str], list[Sequence[Any]]]
+"""Columns and rows."""
+Ask = Callable[[str, Mapping[str, str]], Answered]
 
 # Parameters of questions that say how far back -> seconds of one.
 SPANS = {"hours": 3600.0, "days": 86_400.0}
@@ -71,19 +76,31 @@ def parameters(name: str, wish: QueryOptions, now: float) -> dict[str, str]:
     return given
 
 
-def ask(config: Config, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]]:
+def ask(config: Config, name: str, params: Mapping[str, str]) -> Answered:
     """Query the running agent on its loopback port where it has the embedded store open, else open the store here."""
-    store.query_parameters(name)  # an unknown name is refused before any store is asked
-    if config.clickhouse.dsn.startswith("chdb:"):
-        answered = _ask_agent(config.telemetry.control_port, name, params)
-        if answered is not None:
-            return answered
-    client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
-    try:
-        columns, rows = store.run_query(client, name, dict(params))
-        return list(columns), list(rows)
-    finally:
-        client.close()
+    with asking(config) as ask_one:
+        return ask_one(name, params)
+
+
+@contextmanager
+def asking(config: Config) -> Iterator[Ask]:
+    """For several questions: the store is opened for the first of them that no running agent answers, and once."""
+    with ExitStack() as closing:
+        clients: list[store.Client] = []
+
+        def ask_one(name: str, params: Mapping[str, str]) -> Answered:
+            store.query_parameters(name)  # an unknown name is refused before any store is asked
+            if config.clickhouse.dsn.startswith("chdb:") and not clients:
+                answered = _ask_agent(config.telemetry.control_port, name, params)
+                if answered is not None:
+                    return answered
+            if not clients:
+                clients.append(store.connect(config.clickhouse.dsn, config.clickhouse.password_file))
+                closing.callback(clients[0].close)
+            columns, rows = store.run_query(clients[0], name, dict(params))
+            return list(columns), list(rows)
+
+        yield ask_one
 
 
 def pairs(params: Sequence[str]) -> dict[str, str]:
@@ -94,7 +111,7 @@ def pairs(params: Sequence[str]) -> dict[str, str]:
     return dict(param.split("=", 1) for param in params)
 
 
-def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> tuple[list[str], list[Sequence[Any]]] | None:
+def _ask_agent(port: int, name: str, params: Mapping[str, str]) -> Answered | None:
     try:
         reply = httpx.get(f"http://127.0.0.1:{port}/queries/{name}", params=dict(params), timeout=30.0)
         body = reply.json()

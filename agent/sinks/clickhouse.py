@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import struct
 import threading
 import uuid
 from collections import deque
@@ -37,7 +38,7 @@ log = structlog.get_logger(__name__)
 
 # Tables in the order in which they are written; when the buffer is full, rows are dropped from the last one up.
 KEPT_LONGEST = (
-    *("goldens", "verdicts", "notices", "states", "watching", "rounds", "flips"),
+    *("goldens", "verdicts", "notices", "states", "watching", "rounds", "files_replays", "flips"),
     *("traffic_rounds", "evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
 )
 # ClickHouse's codes for a value that does not fit its column: a retry cannot help.
@@ -283,7 +284,8 @@ def _is_bad_data(error: Exception) -> bool:
     code = getattr(error, "code", None)
     if code is not None:
         return code in BAD_DATA
-    return type(error).__name__ in ("DataError", "ProgrammingError") or isinstance(error, TypeError | ValueError)
+    names, numbers = ("DataError", "ProgrammingError"), (OverflowError, struct.error)  # of one that fits no column
+    return type(error).__name__ in names or isinstance(error, (TypeError, ValueError, *numbers))
 
 
 def _plain(value: Any) -> Any:

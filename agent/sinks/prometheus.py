@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch, Watching
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
-from detectors.records import BaseRound, Evidence, Status, Verdict
+from detectors.records import BaseRound, Evidence, FilesReplay, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
 LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMONITORABLE: 3}
@@ -62,6 +62,7 @@ def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
 @to_metrics.register(GoldenAccepted)
 @to_metrics.register(SavedState)
 @to_metrics.register(Watching)
+@to_metrics.register(FilesReplay)
 def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
     """Of an embedding and of a calibration their evidence is a metric; the others have none."""
 

@@ -1,4 +1,4 @@
-"""What came from canaries as rows: rounds, the canaries of each, texts that changed, accepted golden records.
+"""What came from canaries as rows: rounds with their canaries, how files answered, texts that changed, golden records.
 
 from_rows.py reads rounds back from these columns: what is needed to judge a round again has to be in them
 (tests/agent/store/test_from_rows.py). A new column also needs a migration (table_rows.py).
@@ -10,6 +10,7 @@ import numpy as np
 
 from agent.records import Flip, GoldenAccepted
 from agent.store.table_rows import (
+    ENGINES,
     GRIDS,
     NAN,
     Origin,
@@ -21,7 +22,7 @@ from agent.store.table_rows import (
     when,
     with_rows,
 )
-from detectors.records import BaseRound, CanarySplit, Measurement, Round
+from detectors.records import BaseRound, CanarySplit, FilesReplay, Measurement, Round
 
 MEANS = (
     *("scale", "distortion", "base_shift", "gap_ratio", "top1_agreement", "kl_golden_served", "kl_served_base"),
@@ -59,6 +60,18 @@ def base_round_rows(base_round: BaseRound, origin: Origin) -> tuple[TableRows, .
     return with_rows(TableRows("rounds", rounds), TableRows("comparisons", comparisons))
 
 
+def files_replay_rows(replay: FilesReplay, origin: Origin) -> tuple[TableRows, ...]:
+    """One row, which replaces the one before it of this pod."""
+    row = {
+        **origin.columns,
+        **fields_of(replay, ("adapter", "base", "golden", "as_accepted", "share_beyond")),
+        "at": when(replay.at),
+        **fields_of(replay.identity, ("live_base", "live_adapter")),
+        "hash_scheme": replay.identity.scheme,
+    }
+    return (TableRows("files_replays", (row,)),)
+
+
 def token_shares(base_round: BaseRound) -> tuple[float, ...]:
     """Each member's share of the round's cost, by its scored positions; equal where nobody has any. Sums to 1."""
     own = [sum(len(m.comparison.served.rest) for m in member.measurements) for member in base_round.members]
@@ -76,6 +89,7 @@ def round_row(member: Round) -> Row:
         "at": when(member.at),
         "blocked": member.blocked.value if member.blocked else "",
         "detail": member.detail,
+        "answered_by": member.answered_by,
         "facts": list(member.facts),
         "canaries": len(member.measurements),
         "raw_canaries": len(member.raw),
@@ -86,7 +100,7 @@ def round_row(member: Round) -> Row:
         "retention_n": len(held_out),
         **{name: mean([getattr(m, name) for m in member.measurements]) for name in MEANS},
         **identity_columns(member.identity),
-        **fields_of(member.identity, GRIDS),
+        **fields_of(member.identity, (*GRIDS, *ENGINES)),
     }
 
 

@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from agent.alerting.fleet import Fleet, JudgedBy, SentIncident
+import structlog
+
+from agent.alerting.fleet import LEAST_FRESH_S, Fleet, JudgedBy, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, state_key
 from agent.records import NoticeReason
 from agent.store.client import Client
-from detectors.records import Cause, ShareOf, Status, Subject, SubjectKind
+from detectors.records import Cause, FilesReplay, Identity, ShareOf, Status, Subject, SubjectKind
 
 Judging = tuple[str, str, str]
 """(pod, kind, subject)"""
+
+log = structlog.get_logger(__name__)
+
 
 # The server gives up after so long; the loop waits less (reader.py).
 LONGEST_S = 3
@@ -83,6 +88,16 @@ WHERE cluster = {cluster:String} AND subject_kind IN ('adapter', 'base') AND sub
 GROUP BY pod, subject_kind, subject"""
 
 
+_FILES = """SELECT adapter, argMax(
+    tuple(
+        base, golden, toUnixTimestamp64Milli(replayed.at), as_accepted, share_beyond, live_base, live_adapter,
+        hash_scheme, pod
+    ),
+    replayed.at
+) FROM files_replays AS replayed
+WHERE cluster = {cluster:String} AND pod != {pod:String} AND adapter IN {adapters:Array(String)}
+    AND replayed.at > now() - toIntervalSecond({fresh_s:UInt32}) GROUP BY adapter"""
+
 # Of pods of an earlier version nothing is known, and they judge whatever they have a verdict on.
 _WATCHED = """SELECT pod, arrayIntersect(argMax(watching.subjects, at), {keys:Array(String)}) FROM watching
 WHERE cluster = {cluster:String} AND pod IN {pods:Array(String)} GROUP BY pod"""
@@ -103,14 +118,21 @@ def watchers(client: Client, cluster: str, subjects: Collection[Subject]) -> dic
     return dict(_rows(client, _WATCHERS, cluster=cluster, keys=keys))
 
 
-def fleet(client: Client, cluster: str, pod: str, subjects: Collection[Subject], spacing_s: float) -> Fleet:
+def fleet(
+    client: Client,
+    cluster: str,
+    pod: str,
+    subjects: Collection[Subject],
+    spacing_s: float,
+    files_fresh_s: float = LEAST_FRESH_S,
+) -> Fleet:
     """What this pod has to know of the others to report on these subjects.
 
     A pod is live where its heartbeat is at most three minutes old, and judges a subject where it says so, or says
     nothing of what it judges, and its last verdict is at most two hours old: one whose verdicts are written when they
     change has one an hour. Losing sight of a subject does
     not end its incident: of each pod the latest verdict up to a week old counts that is not unmonitorable. A member
-    that is covered by its base's incident has none of its own.
+    that is covered by its base's incident has none of its own. files_fresh_s: how old a replay of files may be.
     """
     live = _rows(client, _LIVE, cluster=cluster, pod=pod)
     pods = {name: bool(busy) for name, busy in live}
@@ -120,6 +142,7 @@ def fleet(client: Client, cluster: str, pod: str, subjects: Collection[Subject],
         judged=_judged(client, cluster, subjects, list(pods)) if pods else {},
         incidents=_incidents(client, cluster, pod, subjects),
         changes=_changes(client, cluster, subjects),
+        files=_files(client, cluster, pod, subjects, files_fresh_s),
         spacing_s=spacing_s,
     )
 
@@ -149,6 +172,36 @@ def _changes(client: Client, cluster: str, subjects: Collection[Subject]) -> dic
     return {(key, reason, change): at / 1000 for key, reason, change, at in rows}
 
 
+def _files(
+    client: Client, cluster: str, pod: str, subjects: Collection[Subject], fresh_s: float
+) -> dict[str, FilesReplay]:
+    """Asked last, and none where that fails: a page goes without, and an incident ends as it would have."""
+    adapters = [name for kind, name in subjects if kind is SubjectKind.ADAPTER]
+    given = {"cluster": cluster, "pod": pod, "adapters": adapters, "fresh_s": round(fresh_s)}
+    try:
+        rows = _rows(client, _FILES, **given) if adapters else []
+    except Exception as error:  # the driver's errors and urllib3's share no root
+        log.info("files_of_other_pods_unknown", why=str(error).split("\n")[0][:300])
+        return {}
+    return {adapter: _replay(adapter, *columns) for adapter, columns in rows}
+
+
+def _replay(
+    adapter: str,
+    base: str,
+    golden: str,
+    at: int,
+    good: bool,
+    beyond: float,
+    live_base: str,
+    live_adapter: str,
+    scheme: int,
+    pod: str,
+) -> FilesReplay:
+    identity = Identity(live_base=live_base, live_adapter=live_adapter, scheme=scheme)
+    return FilesReplay(adapter, base, golden, at / 1000, bool(good), beyond, identity, pod)
+
+
 def _judged(
     client: Client, cluster: str, subjects: Collection[Subject], pods: list[str]
 ) -> dict[str, dict[str, JudgedBy]]:
@@ -160,7 +213,7 @@ def _judged(
     for pod, kind, subject, base, measured, is_blind, has_changed in rows:
         own = [blind for name, of_base, blind in members if (name, of_base) == (pod, base)]
         # A base is unmonitorable, too, where all but one of its members are measured.
-        blind = bool(is_blind) and (kind == SubjectKind.ADAPTER or all(own))
+        blind = bool(is_blind) and (kind != SubjectKind.BASE or all(own))
         status = measured or before.get((pod, kind, subject), "")
         how = JudgedBy(status == Status.DEGRADED, blind, bool(has_changed))
         key = state_key(SubjectKind(kind), subject)

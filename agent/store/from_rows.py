@@ -16,7 +16,7 @@ import numpy as np
 
 from agent.errors import Unreadable
 from agent.store.canary_rows import JOINED
-from agent.store.table_rows import GRIDS, HASHES, Row
+from agent.store.table_rows import ENGINES, GRIDS, HASHES, Row
 from agent.store.traffic_rows import AXES
 from detectors.canaries.mode_gap import beginning
 from detectors.canaries.retention import PreparedReference, measure
@@ -83,13 +83,14 @@ def adapter_round(row: Row, comparisons: Sequence[Row], references: References) 
         measurements=routes["present"],
         identity=replace(
             _identity([row.get(name, "") for name in HASHES], row.get("hash_scheme", 1)),
-            **{name: row.get(name, "") for name in GRIDS},
+            **{name: row.get(name, "") for name in (*GRIDS, *ENGINES)},
         ),
         facts=tuple(row["facts"]),
         blocked=Reason(row["blocked"]) if row["blocked"] else None,
         detail=row["detail"],
         raw=routes["raw"],
         cells=routes[IN_MODES],
+        answered_by=row.get("answered_by", ""),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-from agent.alerting.fleet import Fleet, GoneState, spacing
+from agent.alerting.fleet import Fleet, GoneState, fresh_s, spacing
 from agent.alerting.judged_state import subjects_of
 from agent.alerting.notice import state_key
 from agent.clock import Clock
@@ -80,20 +80,19 @@ class StoreReader:
 
         On a thread of its own: other pages of the same round must not wait for a store that hangs.
         """
-        config, spacing_s = self._config, spacing(max(map(self._config.canaries_every, self._config.models)))
+        config = self._config
+        times = spacing(max(map(config.canaries_every, config.models))), fresh_s(config.probes.every)
         try:
-            answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, spacing_s))
+            answer: Fleet = self._soon(lambda client: fleet(client, config.cluster, config.pod, subjects, *times))
         except AgentError:
             return None
         return answer
 
-    def watched(self, subjects: Collection[Subject]) -> Collection[str] | None:
-        """State keys of those that a live pod judges. None without an answer in time."""
-        try:
-            judged: Collection[str] = self._soon(lambda client: watchers(client, self._config.cluster, subjects))
-        except AgentError:
-            return None
-        return judged
+    def watchers(self, subjects: Collection[Subject]) -> Mapping[str, Sequence[str]]:
+        """Which pods that are alive judge each of these, see fleet.watchers. Raises Retryable when no answer comes in
+        time."""
+        pods: Mapping[str, Sequence[str]] = self._soon(lambda client: watchers(client, self._config.cluster, subjects))
+        return pods
 
     def gone_states(self, later_than: Mapping[str, float], wait_s: float = TIMEOUT_S) -> Sequence[GoneState]:
         """The states of bases whose pod handed them over or is gone, claimed for this one (agent/store/handover.py);

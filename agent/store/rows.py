@@ -8,12 +8,12 @@ from __future__ import annotations
 from functools import singledispatch
 
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch, Watching
-from agent.store.canary_rows import base_round_rows, flip_rows, golden_rows
+from agent.store.canary_rows import base_round_rows, files_replay_rows, flip_rows, golden_rows
 from agent.store.handover import state_rows
 from agent.store.table_rows import Origin, TableRows
 from agent.store.traffic_rows import batch_rows, calibration_rows, embedding_rows, traffic_round_rows
 from agent.store.verdict_rows import evidence_rows, heartbeat_rows, notice_rows, verdict_rows, watching_rows
-from detectors.records import BaseRound, Evidence, Verdict
+from detectors.records import BaseRound, Evidence, FilesReplay, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
 
@@ -29,6 +29,7 @@ to_rows.register(TrafficRound, traffic_round_rows)
 to_rows.register(Embedding, embedding_rows)
 to_rows.register(Calibration, calibration_rows)
 to_rows.register(BaseRound, base_round_rows)
+to_rows.register(FilesReplay, files_replay_rows)
 to_rows.register(Flip, flip_rows)
 to_rows.register(GoldenAccepted, golden_rows)
 to_rows.register(Verdict, verdict_rows)

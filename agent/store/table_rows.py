@@ -22,6 +22,7 @@ NAN = float("nan")
 FIRST, LAST = -2_208_988_800.0, 10_413_791_999.0
 HASHES = tuple(f"{side}_{part}" for part in ("base", "adapter", "tokenizer", "template") for side in ("golden", "live"))
 GRIDS = ("golden_grid", "live_grid")
+ENGINES = ("golden_engine", "live_engine", "golden_source", "live_source")
 
 
 @dataclass(frozen=True, slots=True)

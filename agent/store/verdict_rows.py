@@ -47,6 +47,11 @@ def verdict_row(verdict: Verdict) -> Row:
         "members": list(verdict.members),
         "explanation": verdict.explanation,
         "tolerated_change": verdict.tolerated_change,
+        "answered_by": verdict.answered_by,
+        "files": verdict.files.state.value,
+        "files_known_by": verdict.files.by.value,
+        "files_replayed_by": verdict.files.pod,
+        "files_replayed_at": when(verdict.files.at) if verdict.files.at is not None else None,
         "action": verdict.action,
         **identity_columns(verdict.identity),
     }

@@ -32,9 +32,9 @@ class _Run:
 class VerdictRuns:
     """``stored(finding)``: what is stored of it and of what was held back before; other findings pass as they are.
 
-    A run ends where status, reason, cause, the base that speaks for it, the presence of a tolerated change, a hash, the
-    threshold or the members change. Alarms and other events, the verdict of a notice, and a second one of the same
-    moment are stored too.
+    A run ends where status, reason, cause, the base that speaks for it, the presence of a tolerated change, who
+    answers, what is known of the files, a hash, the threshold or the members change. Alarms and other events, the
+    verdict of a notice, and a second one of the same moment are stored too.
     Guarantee: the rows say for each round what was said, from one row up to the next. What breaks it: a process that is
     killed leaves the end of its runs open, which readers close by its last sign of life (the view incident_pods).
     """
@@ -72,4 +72,5 @@ class VerdictRuns:
 def _says(verdict: Verdict) -> tuple[Any, ...]:
     """Of a tolerated change only whether there is one: its words have figures, which move with every round."""
     said = (verdict.status, verdict.reason, verdict.cause, verdict.covered_by, bool(verdict.tolerated_change))
-    return (*said, verdict.identity, verdict.log_threshold, verdict.members)
+    files = verdict.answered_by, verdict.files.state, verdict.files.by
+    return (*said, *files, verdict.identity, verdict.log_threshold, verdict.members)

@@ -14,6 +14,7 @@ import structlog
 from agent.errors import AgentError, PositionLost
 from agent.kafka.contract import LinkStatus, PartitionRecords, TopicConsumer, TopicPartition
 from agent.records import PartitionAdapter, TrafficBatch
+from agent.traffic.failing_records import FailingRecords, batch_aside, halves
 from agent.traffic.request_counts import count_labels, request_counts
 from agent.traffic.traffic_sampler import TrafficSampler
 from agent.traffic.watermarks import Watermarks
@@ -26,7 +27,8 @@ log = structlog.get_logger(__name__)
 class TrafficFeed:
     """One TrafficBatch for each partition that a poll returned records of.
 
-    An error while a batch is made leaves its records for the next call, and nothing is read meanwhile.
+    An error while a batch is made leaves its records for the next call, and nothing is read meanwhile. A record that
+    goes on raising the same error is set aside: failing_records.py.
 
     consumer: of Kafka, or the in-memory one
     sampler: what is kept of a poll, and which adapters are counted; records of any other adapter are rejected, which
@@ -66,7 +68,8 @@ class TrafficFeed:
         # -> watermark of the deleted topic. Replaced and never changed: the health server's threads read it meanwhile.
         self._recreated: Mapping[TopicPartition, int] = {}
         self._without_watermark: set[TopicPartition] = set()  # gained; the store has not reported its watermarks yet
-        self._held_back: list[PartitionRecords] = []  # polled from such partitions
+        self._held_back: list[PartitionRecords] = []  # polled, and in no batch yet
+        self._failing = FailingRecords()
         self._uncommitted: dict[TopicPartition, list[int]] = {}  # next_offset of each uncommitted batch
         consumer.on_revoke = self._flush_before_revoke
 
@@ -112,7 +115,10 @@ class TrafficFeed:
         while self._held_back:
             try:
                 batches.append(self._batch(self._held_back[0], now))
-            except Exception:
+            except Exception as error:
+                if self._failing.is_time_to_narrow(self._held_back[0], error):
+                    batches += self._narrowed(error, now)
+                    continue
                 if batches:  # counted, and to be handed out now; the next call raises first of all
                     break
                 raise
@@ -187,8 +193,18 @@ class TrafficFeed:
         self._recreated = {**self._recreated, partition: mark}
         return True
 
+    def _narrowed(self, error: Exception, now: float) -> list[TrafficBatch]:
+        """The first records again, in halves; a single one is set aside, in a batch of its own."""
+        records = self._held_back.pop(0)
+        if len(records.messages) > 1:
+            self._held_back[:0] = halves(records)
+            return []
+        where = {"topic": records.topic, "partition": records.partition, "offset": records.first_offset}
+        log.error("record_set_aside", **where, error=type(error).__name__)  # its message could quote production text
+        return [self._pending(batch_aside(records, error, now))]
+
     def _batch(self, records: PartitionRecords, now: float) -> TrafficBatch:
-        partition, next_offset = records.topic_partition, records.next_offset
+        partition = records.topic_partition
         topic_recreated = self._is_recreated(records)
         mark = self._watermarks.counted(partition)
         columns = records.columns()
@@ -199,7 +215,7 @@ class TrafficFeed:
             topic=records.topic,
             partition=records.partition,
             first_offset=records.first_offset,
-            next_offset=next_offset,
+            next_offset=records.next_offset,
             interactions=sampled.kept,
             counts=request_counts(records, mark, counts),
             rejected=sampled.rejected,
@@ -209,7 +225,11 @@ class TrafficFeed:
             first_ms=int(columns.stamps_ms[0]),
             topic_recreated=topic_recreated,
         )
-        # Last of all: what raises before leaves records that were not counted yet.
+        return self._pending(batch)
+
+    def _pending(self, batch: TrafficBatch) -> TrafficBatch:
+        """Last of all: what raises before leaves records that were not counted yet."""
+        partition, next_offset = (batch.topic, batch.partition), batch.next_offset
         self._watermarks.advance(partition, next_offset)
         if next_offset >= self._recreated.get(partition, math.inf):
             self._recreated = {key: mark for key, mark in self._recreated.items() if key != partition}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -64,11 +65,20 @@ class RecordLabeller:
     """Callable: RecordColumns to RecordLabels.
 
     adapters: the configured names; counts_by_body: only the body says what is to be counted (Decoder.counts_by_body),
-    so every record without a header ``ce_type`` gets IN_BODY, whatever its key
+    so every record without a header ``ce_type`` gets IN_BODY, whatever its key; bases: name by which requests ask for a
+    base itself -> that base. A header may name one, and a key may not: records that are keyed by the base's name have
+    their adapter in the body
     """
 
-    def __init__(self, adapters: Sequence[str], counts_by_body: bool = False) -> None:
+    def __init__(
+        self,
+        adapters: Sequence[str],
+        counts_by_body: bool = False,
+        bases: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._adapters: Mapping[bytes | None, str] = {name.encode(): name for name in adapters}
+        self._by_header: dict[bytes | None, str] = {name.encode(): base for name, base in bases.items()}
+        self._by_header |= self._adapters
         self._counts_by_body = counts_by_body
         self._pods: dict[bytes | None, str] = {}
 
@@ -100,12 +110,13 @@ class RecordLabeller:
 
     def _adapters_of(self, keys: Sequence[bytes | None], headers: HeaderColumns, halves: frozenset[int]) -> list[str]:
         """By key, else by header. An event in structured mode by its body: only that says which half it is."""
-        configured, header, content_types = self._adapters, headers.get("adapter"), headers.get("content-type")
+        configured, by_name = self._adapters, self._by_header
+        header, content_types = headers.get("adapter"), headers.get("content-type")
         if header is None:
             names = [configured.get(key) or self._configured(key, IN_BODY) for key in keys]
         else:
             by_header = (
-                (configured.get(name) or self._configured(name, NOT_CONFIGURED) if name else IN_BODY) for name in header
+                (by_name.get(name) or self._configured(name, NOT_CONFIGURED) if name else IN_BODY) for name in header
             )
             names = [configured.get(key) or name for key, name in zip(keys, by_header, strict=True)]
         if self._counts_by_body or content_types:

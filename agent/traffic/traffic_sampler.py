@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -115,6 +116,7 @@ class TrafficSampler:
     were kept recently.
 
     form: format of the values, auto recognises that of each record; max_bytes: longer records are counted and rejected
+    bases: name by which requests ask for a base itself -> that base, whose name is then their adapter's
 
     A request is recognised by its id, its text and its time. At the same place (offset, and number within the record)
     it was read twice, and is marked ``redelivered``; at another place it was produced twice, and is rejected as a
@@ -123,11 +125,16 @@ class TrafficSampler:
     """
 
     def __init__(
-        self, config: Config, adapters: Collection[str], form: str = "auto", max_bytes: int = 1_000_000
+        self,
+        config: Config,
+        adapters: Collection[str],
+        form: str = "auto",
+        max_bytes: int = 1_000_000,
+        bases: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self._adapters, self._rate = frozenset(adapters), config.rate
+        self._adapters, self._rate, self._bases = frozenset(adapters), config.rate, bases
         self._decoder = Decoder(form, max_bytes)
-        self.label = RecordLabeller(sorted(adapters), self._decoder.counts_by_body)
+        self.label = RecordLabeller(sorted(adapters), self._decoder.counts_by_body, bases)
         self._rank_hash = RankHash(config.salt)
         self._reservoirs = Reservoirs(config.per_adapter_per_minute, config.rate)
         self._joiner = Joiner()
@@ -136,7 +143,7 @@ class TrafficSampler:
     @property
     def shed(self) -> Mapping[str, int]:
         """By adapter, how many sampled requests found no room in their minute."""
-        return {name: self._reservoirs.shed[name] for name in sorted(self._adapters)}
+        return {name: self._reservoirs.shed[name] for name in sorted({*self._adapters, *self._bases.values()})}
 
     def __call__(
         self,
@@ -269,7 +276,10 @@ class TrafficSampler:
         return replace(pair, other_half=(request.topic, request.partition, request.offset), redelivered=redelivered)
 
     def _of_configured_adapter(self, poll: _Poll, interaction: Interaction) -> Interaction | None:
-        """Under the adapter's configured name, also where a base stands before it; None where it is not configured."""
+        """Under the adapter's configured name, also where a base stands before it, or under the base's where it names
+        that alone; None where it is not configured."""
+        if (own := self._bases.get(interaction.adapter)) is not None:
+            return replace(interaction, adapter=own, base=interaction.base or interaction.adapter)
         base, adapter = split_base(interaction.adapter, self._adapters)
         if adapter in self._adapters:
             return interaction if not base else replace(interaction, adapter=adapter, base=interaction.base or base)
@@ -278,8 +288,9 @@ class TrafficSampler:
 
     def _count_half(self, poll: _Poll, half: LoggedHalf, message: Message) -> None:
         """Of each pair one half is counted; its format says which."""
-        _, adapter = split_base(self._decoder.counted_name(half), self._adapters)
-        if adapter in self._adapters:
+        name = self._decoder.counted_name(half)
+        adapter = self._bases.get(name) or split_base(name, self._adapters)[1]
+        if adapter in self._adapters or name in self._bases:
             self._count(poll, adapter, half.pod, half.at, message.offset)
 
     def _count(self, poll: _Poll, adapter: str, pod: str, at: float, offset: int) -> None:

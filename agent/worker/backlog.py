@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from probes.scoring.interaction import Interaction
+
+
+def with_base_requests(bases: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+    """Base -> its adapters, and itself for the requests that name it, unless an adapter has that name."""
+    adapters = {name for own in bases.values() for name in own}
+    return {base: (*own, *({base} - adapters)) for base, own in bases.items()}
 
 
 class Backlog:

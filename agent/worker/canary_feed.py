@@ -1,5 +1,5 @@
-"""The feed of canaries: rounds, regenerated texts, replayed faults and golden records newly in force, as the worker
-finished them.
+"""The feed of canaries: rounds, of engines and of files, regenerated texts, replayed faults and golden records newly
+in force, as the worker finished them.
 
 It belongs to the loop's thread. A base that gave no round for too long gets a blocked one here, so that a worker that
 hangs or has ended shows as unmonitorable.
@@ -12,9 +12,9 @@ from types import MappingProxyType
 
 from agent.records import Flip, GoldenAccepted
 from agent.worker.silence import Blocked, Silence
-from detectors.records import BaseRound, FaultReplay, Reason, Round
+from detectors.records import BaseRound, FaultReplay, FilesRound, Reason, Round
 
-CanaryResult = BaseRound | FaultReplay | Flip | GoldenAccepted
+CanaryResult = BaseRound | FaultReplay | FilesRound | Flip | GoldenAccepted
 
 
 class CanaryFeed:
@@ -80,7 +80,7 @@ class CanaryFeed:
 
 def base_of(result: CanaryResult) -> str:
     """Which base it is about."""
-    return result.round.base if isinstance(result, FaultReplay) else result.base
+    return result.round.base if isinstance(result, FaultReplay | FilesRound) else result.base
 
 
 def blocked_round(base: str, adapters: Sequence[str], number: int, now: float, reason: Reason, why: str) -> BaseRound:

@@ -38,7 +38,7 @@ from probes.causes.adapter_replay import AdapterReplay
 from probes.causes.fault_signatures import why_no_copies
 from probes.causes.likely_faults import may_say_more
 from probes.golden.record import Golden, Unmonitorable
-from probes.runner import Runner, Stop
+from probes.runner import Breakable, Runner, Stop
 
 # Adapters of a base's incident that faults are replayed with: what is wrong with their base shows in a few.
 MEMBERS = 3
@@ -209,6 +209,10 @@ class CauseReplays:
 
 
 def _begun(wanted: _Wanted, runner: Runner, goldens: InForce) -> _Job:
+    """Of a runner that injects no faults, such as that of a serving engine, there is nothing to replay, and no incident
+    says so: it is true of all of them, and gapwatch doctor says it once."""
+    if not isinstance(runner, Breakable):
+        return _Job(wanted, [], [])
     rounds = {member.adapter: member for member in wanted.round.members}
     members, missing = [], []
     for name in wanted.adapters:

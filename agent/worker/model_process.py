@@ -38,7 +38,7 @@ from agent.worker.standard_error import StandardError
 from agent.worker.watched_bases import ModelSettings
 from agent.worker.work_queue import WorkQueue
 from agent.worker.worker import Result
-from detectors.records import BaseRound, Reason, ShareOf, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, FilesRound, Reason, ShareOf, Status, SubjectKind, Verdict
 from probes import cpu_share
 
 log = structlog.get_logger(__name__)
@@ -103,6 +103,7 @@ class ModelProcess:
         self._trouble, self._again_at = "the models are being loaded", 0.0
         self._down: Blocked | None = None  # while there is no process
         self._no_room = {base: Trouble("models") for base in bases}
+        self._no_room_beside = {base: Trouble("models") for base in bases}  # an engine, for its files
         self._wait_s = FIRST_WAIT_S
         self.restarts = 0
 
@@ -136,6 +137,7 @@ class ModelProcess:
         """From now on these are replayed and scored: one that came has a round at once, one that went is released."""
         for base in self._owned - bases:
             self._no_room[base].end()
+            self._no_room_beside[base].end()
             for adapter in self._adapters[base]:
                 self._accepted.pop(adapter, None)  # it is told of again when the base comes back
         if bases - self._owned and (blocked := self._down) is not None:
@@ -160,7 +162,8 @@ class ModelProcess:
         left = self._again_at - self._clock.steady()
         if self._trouble and left > 0:
             return False, f"{self._trouble}; starts again in {left:.0f} s"
-        if problems := [words for words in (*map(str, self._no_room.values()), self._trouble) if words]:
+        no_room = [str(trouble) for each in (self._no_room, self._no_room_beside) for trouble in each.values()]
+        if problems := [words for words in (*no_room, self._trouble) if words]:
             return False, problems[0]
         return True, working(self.shed)
 
@@ -281,7 +284,9 @@ class ModelProcess:
         match result:
             case BaseRound():
                 self._numbers[result.base] = result.number + 1
-                self._note_room(result)
+                self._note_room(result, self._no_room[result.base])
+            case FilesRound(round=replayed):
+                self._note_room(replayed, self._no_room_beside[replayed.base])
             case GoldenAccepted():
                 self._accepted[result.adapter] = result.golden
             case TurnEnded():
@@ -290,10 +295,9 @@ class ModelProcess:
                 if not result.failure:
                     self._wait_s = FIRST_WAIT_S
 
-    def _note_room(self, judged: BaseRound) -> None:
+    def _note_room(self, judged: BaseRound, trouble: Trouble) -> None:
         """The process works, and has no memory for what it is to measure: that is told until it has."""
         without = [member for member in judged.members if member.blocked is Reason.NO_MEMORY]
-        trouble = self._no_room[judged.base]
         if not without:
             trouble.end()
         elif not trouble:

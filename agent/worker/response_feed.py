@@ -112,9 +112,10 @@ class ResponseFeed:
             case LiveIdentities():
                 self._bases[result.base].identities = result.identities
             case GoldenAccepted():
-                # What waits was scored against the former record, and would be judged with the new one's evidence.
-                waiting = self._bases[result.base]
-                waiting.scores = [score for score in waiting.scores if score.adapter != result.adapter]
+                # What waits was scored against the former record, and would be judged with the new one's evidence. So
+                # was what answered for the base: the adapter is one of its alternatives.
+                waiting, former = self._bases[result.base], (result.adapter, result.base)
+                waiting.scores = [score for score in waiting.scores if score.adapter not in former]
             case TurnEnded():
                 self._turn_began = result.began
                 for waiting in self._bases.values():

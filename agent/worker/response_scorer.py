@@ -59,6 +59,7 @@ class ResponseScorer:
     sampler: of the deployment, for records without their own; retokenise: what is done with outputs without token ids
     kept: golden record -> the folder with the files of its adapter, None where they were not kept
     before: golden record -> likewise of the version that was accepted before
+    base: its name, under which come interactions that ask for itself; "" where none do
     scores, embeddings, upto: since they were last taken, in the order in which they came
     """
 
@@ -68,6 +69,7 @@ class ResponseScorer:
     retokenise: Retokenise = Retokenise.COUNTED
     kept: Callable[[Golden], Path | None] = lambda _: None
     before: Callable[[Golden], Path | None] = lambda _: None
+    base: str = ""
     scores: list[TrafficScore] = field(default_factory=list)
     embeddings: list[Embedding] = field(default_factory=list)
     upto: dict[PartitionAdapter, int] = field(default_factory=dict)
@@ -131,11 +133,13 @@ class ResponseScorer:
         self.scores += [traffic_score(answer, options) for answer in answers]
         done, untouched = scorable[: len(answers)], scorable[len(answers) :]
         self._note(done)
-        self.embeddings += _both_sides(done, [(answer.prompt, answer.output) for answer in answers])
+        vectors = [(answer.prompt, answer.output) for answer in answers]
+        self.embeddings += [e for e in _both_sides(done, vectors) if e.adapter != self.base]
         return untouched
 
     def _embed(self, batch: Sequence[Interaction], stop: Stop) -> list[Interaction]:
-        usable = [(interaction, ids) for interaction in batch if (ids := self._token_ids(interaction)) is not None]
+        of_adapters = [interaction for interaction in batch if interaction.adapter != self.base]
+        usable = [(each, ids) for each in of_adapters if (ids := self._token_ids(each)) is not None]
         vectors = self.runner.embed([ids for _, ids in usable], stop)
         done = [interaction for interaction, _ in usable[: len(vectors)]]
         self._note(done)
@@ -155,12 +159,13 @@ class ResponseScorer:
 
     def _job(self, interaction: Interaction, goldens: InForce) -> ScoringJob | None:
         """None, and a score with the reason, where it cannot be scored: those beside it lose nothing."""
-        why = self._why_not(interaction.adapter, goldens)
+        of_base = interaction.adapter == self.base
+        why = self._why_not_of_base(goldens) if of_base else self._why_not(interaction.adapter, goldens)
         if why:
             self.not_scored([interaction], why)
             return None
         try:
-            made = job(self.runner, interaction, self.sampler, self.retokenise)
+            made = replace(job(self.runner, interaction, self.sampler, self.retokenise), of_base=of_base)
         except ProbeError as error:
             self.not_scored([interaction], f"its prompt cannot be rendered: {error}")
             return None
@@ -173,6 +178,13 @@ class ResponseScorer:
             why = f"its prompt was rendered differently: {counted} tokens in the record, {rendered} by the template"
             made = replace(made, unscored=made.unscored or why)
         return made
+
+    def _why_not_of_base(self, goldens: InForce) -> str:
+        """Why the base at hand is not the one that any adapter was accepted on, "" where it is."""
+        reasons = [self._why_not(adapter, goldens) for adapter in goldens] or [
+            "none of its adapters has a golden record"
+        ]
+        return "" if "" in reasons else reasons[0]
 
     def _why_not(self, adapter: str, goldens: InForce) -> str:
         """Why no copy at hand is the accepted one, "" where it is."""

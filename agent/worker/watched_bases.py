@@ -11,13 +11,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
+import structlog
+
 from agent.config import Config, Model
-from agent.errors import Refused
+from agent.errors import Refused, missing_package
 from agent.worker.goldens import Fetch, Goldens, kept_before
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.worker import Schedule, WatchedBase
 from probes import runner_registry
 from probes.artefacts.access import holds
+from probes.canaries.watched_files import WatchedFiles
 from probes.errors import Refused as ProbeRefused
 from probes.golden.record import Golden, Unmonitorable
 from probes.golden.weights import accepted_adapter, folder_of
@@ -26,6 +29,7 @@ from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.tokenise import Retokenise
 
+log = structlog.get_logger(__name__)
 # Of an engine that is enrolled through: see probes/serving/load_limits.py.
 ENROLMENT = {"by_load": True, "patience_s": 600}
 
@@ -62,35 +66,57 @@ def watched_bases(settings: ModelSettings, fetch: Fetch) -> list[WatchedBase]:
 def _watched(settings: ModelSettings, model: Model, fetch: Fetch) -> WatchedBase:
     config, folder = settings.config, settings.config.probes.golden_dir
     runner, retokenise = runner_of(config, model), Retokenise(config.scoring.retokenise)
+    files = _watched_files(config, model) if config.by_engine(model) and config.in_process(model) else None
     kept, before = partial(accepted_adapter, folder), partial(kept_before, folder)
-    scorer = ResponseScorer(runner, settings.scoring, settings.sampler, retokenise, kept, before)
+    by_files = files.runner if files else runner
+    own = model.name if model.name in config.base_requests.values() else ""
+    scorer = ResponseScorer(by_files, settings.scoring, settings.sampler, retokenise, kept, before, own)
     responses = scorer if settings.config.in_process(model) else None
     names = tuple(adapter.name for adapter in model.adapters)
     number = settings.numbers.get(model.name, 0)
-    return WatchedBase(model.name, runner, _goldens(config, model, fetch), names, responses, number)
+    return WatchedBase(model.name, runner, _goldens(config, model, fetch), names, responses, number, files=files)
+
+
+def _watched_files(config: Config, model: Model) -> WatchedFiles | None:
+    """None where the model libraries are missing: the engine's canaries do without, and its responses say that they
+    cannot be scored."""
+    try:
+        runner = files_runner_of(config, model)
+    except ModuleNotFoundError as error:
+        log.warning("files_not_replayed", base=model.name, why=str(missing_package(str(error.name))))
+        return None
+    at_hand = tuple(adapter.name for adapter in model.adapters if adapter.path is not None)
+    return WatchedFiles(runner, at_hand, config.probes.every)
 
 
 def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
-    """The runner of one base: of its serving engine where it has one, else as ``probes.runner`` names it. Imports the
-    model libraries here and nowhere earlier.
+    """The runner that answers the canaries of one base: of its serving engine where it has one, else of its files.
+
+    golden: as of ``files_runner_of``. Raises Refused for settings that the runner does not take.
+    """
+    if model.served is None or not config.by_engine(model):
+        return files_runner_of(config, model, golden)
+    in_engine = {
+        "base": model.served.base or model.name,
+        "adapters": {adapter.name: str(adapter.path or "") for adapter in model.adapters},
+        "served": model.served.settings,
+        "limits": model.served.limits.settings | ({} if golden else ENROLMENT),
+    }
+    return _made(runner_registry.SERVED, in_engine, {})
+
+
+def files_runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
+    """The runner of one base's files, as ``probes.runner`` names it. Imports the model libraries here and nowhere
+    earlier.
 
     golden: load the accepted base too where its weights were kept; enrolment accepts what lies there now
     Raises Refused for settings that the runner does not take.
     """
     probes = config.probes
     accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
-    adapters = {adapter.name: "" if adapter.path is None else str(adapter.path) for adapter in model.adapters}
-    if model.served is not None and not config.in_process(model):
-        in_engine = {
-            "base": model.served.base or model.name,
-            "adapters": adapters,
-            "served": model.served.settings,
-            "limits": model.served.limits.settings | ({} if golden else ENROLMENT),
-        }
-        return _made(runner_registry.SERVED, in_engine, {})
     filled_in = {
         "base": model.path,
-        "adapters": adapters,
+        "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters if adapter.path is not None},
         "golden_base": (model.golden_path or _kept_weights(config, accepted)) if golden else None,
         "golden_adapters": _kept_adapters(config, accepted),
         "device": probes.device,
@@ -125,7 +151,8 @@ def _goldens(config: Config, model: Model, fetch: Fetch | None = None) -> Golden
 def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:
     """Where enrolment kept the base of the golden records; None where they name several, or it was not kept."""
     # Resolved: under two hash schemes one base has two names.
-    names = [folder_of(config.probes.golden_dir, golden.base_hash) for golden in goldens]
+    hashes = [golden.base_hash for golden in goldens if golden.base_hash]
+    names = [folder_of(config.probes.golden_dir, accepted) for accepted in hashes]
     kept = {folder.resolve() for folder in names if holds(folder.is_dir)}
     return str(kept.pop()) if len(kept) == 1 else None
 

@@ -11,7 +11,7 @@ import threading
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 
-from agent.worker.backlog import Backlog
+from agent.worker.backlog import Backlog, with_base_requests
 from agent.worker.messages import Control, Owned, ToScore
 from probes.scoring.interaction import Interaction
 
@@ -25,8 +25,9 @@ class WorkQueue:
     """bases: base -> its adapters; room: responses of each adapter that may wait"""
 
     def __init__(self, bases: Mapping[str, Sequence[str]], room: int = 64) -> None:
-        self._base_of = {name: base for base, adapters in bases.items() for name in adapters}
-        self._backlogs = {base: Backlog(adapters, room) for base, adapters in bases.items()}
+        queues = with_base_requests(bases)
+        self._base_of = {name: base for base, names in queues.items() for name in names}
+        self._backlogs = {base: Backlog(names, room) for base, names in queues.items()}
         self._controls: deque[Control] = deque()
         self._owned: Owned | None = None  # not sent yet; apart, because it may not be dropped
         self._sent: Counter[str] = Counter()

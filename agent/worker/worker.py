@@ -21,18 +21,20 @@ import structlog
 
 from agent.clock import Clock
 from agent.records import Finding, Flip, GoldenAccepted, TrafficBatch
-from agent.worker.backlog import Backlog
+from agent.trouble import Trouble
+from agent.worker.backlog import Backlog, with_base_requests
 from agent.worker.canary_feed import CanaryResult, blocked_round
 from agent.worker.cause_replays import CauseReplays
 from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.results import Results, working
-from detectors.records import BaseRound, Identity, Reason, Round, Verdict
+from detectors.records import THE_FILES, BaseRound, Identity, Reason, Round, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
 from probes.canaries.kept_answers import KeptAnswers
 from probes.canaries.round import Scheduled, reason_of, replay_base_round
 from probes.canaries.schedule import due
+from probes.canaries.watched_files import WatchedFiles
 from probes.errors import ProbeError
 from probes.golden.record import Golden, identity_of
 from probes.runner import LosesDevice, Runner, SeesEvents
@@ -58,6 +60,7 @@ class WatchedBase:
     opened: is the runner?
     number: of its next canary round; last: when the last one began; looked: when golden records were last looked for
     events_looked: when its runner was last asked for events
+    files: where an engine answers its canaries, its files beside that; they score the responses then
     """
 
     name: str
@@ -71,6 +74,18 @@ class WatchedBase:
     events_looked: float | None = None
     opened: bool = False
     kept: KeptAnswers = field(default_factory=KeptAnswers)
+    files: WatchedFiles | None = None
+
+    @property
+    def runners(self) -> list[Runner]:
+        """Those that are open."""
+        own = [self.runner] if self.opened else []
+        return [*own, self.files.runner] if self.files and self.files.opened else own
+
+    @property
+    def may_score(self) -> bool:
+        """Is the runner open that scores its responses?"""
+        return self.files.opened if self.files else self.opened
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +151,14 @@ class Worker:
         self._bases = {base.name: base for base in bases}
         self._owned = frozenset(self._bases)
         self._schedule, self._clock = schedule, clock
-        self._base_of = {name: base.name for base in bases if base.responses for name in base.adapters}
-        self._backlogs = {base.name: Backlog(base.adapters, backlog) for base in bases}
+        queues = with_base_requests({base.name: base.adapters for base in bases})
+        self._base_of = {name: base.name for base in bases if base.responses for name in queues[base.name]}
+        self._backlogs = {base: Backlog(names, backlog) for base, names in queues.items()}
         self._texts_wanted: queue.SimpleQueue[_TextsWanted] = queue.SimpleQueue()
         self._results: Results[Result] = Results(receivers)
         self._latest: dict[str, _LatestRound] = {}
         self._causes = CauseReplays(clock)
+        self._files_trouble = {base.name: Trouble(f"{THE_FILES} of {base.name}") for base in bases}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name="worker", daemon=True)
         self._done: Counter[str] = Counter()
@@ -160,6 +177,8 @@ class Worker:
         if not self._thread.is_alive():
             for base in self._bases.values():
                 base.runner.close()
+                if base.files is not None:
+                    base.files.release()
 
     def submit(self, finding: Finding) -> None:
         """Queue what a finding means for the models: sampled interactions are to be scored, of an alarm of canaries
@@ -230,7 +249,7 @@ class Worker:
                 self._stop.wait(IDLE_S)
 
     def _lost_device(self) -> str:
-        runners = [base.runner for base in self._bases.values() if base.opened]
+        runners = [runner for base in self._bases.values() for runner in base.runners]
         return next(
             (why for runner in runners if isinstance(runner, LosesDevice) and (why := runner.lost_device())), ""
         )
@@ -263,8 +282,9 @@ class Worker:
         self._release_others()
         regenerated = self._texts()
         looked = [self._look(base) for base in self._own_bases()]
+        files = [self._look_at_files(base, base.files) for base in self._own_bases() if base.files is not None]
         scored = [self._batch(base) for base in self._own_bases()]
-        return any((regenerated, *looked, *scored, self._replay_fault()))
+        return any((regenerated, *looked, *files, *scored, self._replay_fault()))
 
     def _own_bases(self) -> list[WatchedBase]:
         return [base for base in self._bases.values() if base.name in self._owned]
@@ -280,6 +300,8 @@ class Worker:
 
     def _release(self, base: WatchedBase) -> None:
         base.last = base.looked = None
+        if base.files is not None:
+            base.files.release()
         base.goldens.forget()
         base.kept = KeptAnswers()
         if base.responses is not None:
@@ -337,6 +359,38 @@ class Worker:
         self._results.put(LiveIdentities(base.name, _identities(base)))
         return True
 
+    def _look_at_files(self, base: WatchedBase, files: WatchedFiles) -> bool:
+        """A round of the files beside the engine, if one is due. What goes wrong with them is told, and costs the
+        engine's canaries nothing."""
+        now = self._clock.now()
+        if not self._schedule.canaries or not base.opened or not files.is_due(now):
+            return False
+        budget, seed = self._schedule.budget, self._schedule.seed
+        scheduled = partial(Scheduled, base.name, at=round(now, 3), budget=budget, seed=seed)
+        try:
+            files.open(now)
+            for golden in files.newly_in_force(base.goldens.held):
+                if base.responses is not None:
+                    base.responses.accepted(golden)
+            done = files.replay(base.goldens.held, scheduled, partial(self._stopped, base))
+        except Exception as error:
+            self._failed(f"{THE_FILES} of {base.name}: {type(error).__name__}: {error}")
+            return True
+        if done is not None:
+            self._note_unreplayed(base.name, done.round)
+            self._results.put(done)
+            self._results.put(LiveIdentities(base.name, _identities(base)))
+        return True
+
+    def _note_unreplayed(self, base: str, round: BaseRound) -> None:
+        """Files that cannot be replayed are one line in the log; verdicts say that they are not known."""
+        blocked = [f"{member.adapter}: {member.detail}" for member in round.members if member.blocked]
+        trouble = self._files_trouble[base]
+        if blocked:
+            trouble.begin("; ".join(blocked))
+        else:
+            trouble.end()
+
     def _event(self, base: WatchedBase, now: float) -> bool:
         """Has something happened that a round is to follow at once? Events are no part of the schedule from which the
         threshold of a page follows: rounds that they make are a minute apart at least."""
@@ -392,7 +446,8 @@ class Worker:
         # Handed out first: also where its files cannot be put in force, evidence against the former record ends.
         self._results.put(accepted)
         golden = base.goldens.held.get(accepted.adapter)
-        if isinstance(golden, Golden) and base.responses:
+        # Files beside an engine may not be loaded yet: their runner is given it in its own round.
+        if isinstance(golden, Golden) and base.responses and base.files is None:
             base.responses.accepted(golden)
 
     def _batch(self, base: WatchedBase) -> bool:
@@ -402,7 +457,7 @@ class Worker:
         if not batch or base.responses is None:
             return False
         self._done.update(interaction.adapter for interaction in batch)
-        if base.opened:
+        if base.may_score:
             ends = self._batch_ends()
             untouched = base.responses.process(
                 batch, base.goldens.held, lambda: self._stopped(base) or self._clock.now() >= ends
@@ -435,7 +490,11 @@ def _identities(base: WatchedBase) -> dict[str, Identity]:
     """Of each adapter with a golden record: what was accepted, and what lies there now where the runner is open."""
     accepted = {name: golden for name, golden in base.goldens.held.items() if isinstance(golden, Golden)}
     if base.opened:
-        return {name: identity_of(golden, base.runner) for name, golden in accepted.items()}
+        files, at_hand = base.files, base.files.adapters if base.files and base.files.opened else ()
+        return {
+            name: identity_of(golden, files.runner if files and name in at_hand else base.runner)
+            for name, golden in accepted.items()
+        }
     return {
         name: Identity(golden.base_hash, "", golden.adapter_hash, scheme=golden.hash_scheme)
         for name, golden in accepted.items()

@@ -24,7 +24,7 @@ from agent.alerting.checkpoint import VERSION
 from agent.worker.memory_ceiling import ADAPTER_BYTES, AGENT_BYTES
 from benchmarks.node import timeline
 from benchmarks.node.light_site import light_site
-from benchmarks.node.sidecar_pod import ROOT, ROUTING_KEY, USER, Inputs, healthy, with_models, write_secret
+from benchmarks.node.sidecar_pod import ROOT, ROUTING_KEY, USER, Inputs, ask_engine, healthy, with_models, write_secret
 from benchmarks.node.single_node import Node
 from benchmarks.node.trial import START_PATIENCE_S, Outcome, Trial, beside, trial
 from benchmarks.node.watcher import HEALTH_PORTS
@@ -40,6 +40,7 @@ LIBRARIES_BYTES = 550_000_000
 ON_CPU = Placement(torch.device("cpu"), torch.float32, AUTO)
 HEALTHY, DEGRADED, UNMONITORABLE = 0, 2, 3
 TAKEN = HEALTH_PORTS[-1]
+TOY_PORT = 8001
 
 
 def _nothing(_: Inputs) -> None: ...
@@ -53,6 +54,7 @@ class Fault:
     told_by: parts of /readyz of which one has to say that it is not ok; () where the fault is over before it is read
     status: what the adapter's has to be at the end, by its number in the metrics; None for any
     watch_s: seconds to watch after it was told, or could have been; models: a pod with a base and an adapter
+    beside: what else runs in the node meanwhile, as words for benchmarks.node.neighbour
     """
 
     name: str
@@ -63,6 +65,7 @@ class Fault:
     status: int | None = None
     watch_s: float = 12.0
     models: bool = False
+    beside: tuple[str, ...] = ()
 
 
 # ---- configuration ----------------------------------------------------------------------------------
@@ -209,6 +212,10 @@ def base_folder(inputs: Inputs) -> Path:
     return Path(volume) / "SmolLM2-135M-Instruct"
 
 
+def asks_its_engine(inputs: Inputs) -> None:
+    ask_engine(inputs, TOY_PORT)
+
+
 # ---- processes --------------------------------------------------------------------------------------
 
 
@@ -246,7 +253,7 @@ FAULTS = (
         told_by=STATE_DIR,
         models=True,
     ),
-    Fault("port taken", told_by=("health",)),
+    Fault("port taken", told_by=("health",), beside=("engine", str(TAKEN))),
     Fault("wrong topic", wrong_topic, told_by=("kafka",)),
     Fault("no broker", no_broker, told_by=("kafka",)),
     Fault("no store", no_store, told_by=("sink clickhouse",)),
@@ -259,6 +266,9 @@ FAULTS = (
     Fault("base swapped where one base fits", one_base_fits, disturb=swap_the_base, status=DEGRADED, models=True),
 )
 HEALTHY_POD = Fault("none")
+ASKING_POD = Fault(
+    "none, an engine is asked", asks_its_engine, status=HEALTHY, watch_s=30.0, beside=("toy", str(TOY_PORT))
+)
 # What the sidecar cannot prevent; its cost is told.
 KILLED = Fault("sidecar killed", disturb=kill_the_sidecar, watch_s=30.0)
 
@@ -268,8 +278,8 @@ def measure_fault(node: Node, fault: Fault, folder: Path, volume: Path | None) -
     inputs = with_models(folder, volume) if fault.models and volume else healthy(folder)
     fault.prepare(inputs)
     with ExitStack() as opened:
-        if fault.name == "port taken":
-            opened.enter_context(beside(node, "benchmarks.node.neighbour", "engine", str(TAKEN)))
+        if fault.beside:
+            opened.enter_context(beside(node, "benchmarks.node.neighbour", *fault.beside))
         running = opened.enter_context(trial(node, inputs))
         if not running.wait(lambda look: look.ready, START_PATIENCE_S):
             return replace(running.outcome(), mended_s=None if fault.mend else math.nan)

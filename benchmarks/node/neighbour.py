@@ -1,7 +1,8 @@
-"""What stands beside the sidecar in the node's network: ``python -m benchmarks.node.neighbour engine|broker PORT``.
+"""What stands beside the sidecar in the node's network: ``python -m benchmarks.node.neighbour engine|toy|broker PORT``.
 
-engine: an HTTP server that accepts everything, as a serving engine that never fails. broker: a small Kafka
-broker with the topic of the manifest's configuration. Both run until they are ended.
+engine: an HTTP server that accepts everything, as a serving engine that never fails. toy: one that serves three
+adapters of the toy language. broker: a small Kafka broker with the topic of the manifest's configuration. All run until
+they are ended.
 """
 
 from __future__ import annotations
@@ -41,6 +42,15 @@ def engine(port: int) -> None:
     server.serve_forever()
 
 
+def toy(port: int) -> None:
+    from tests.end_to_end.world import ADAPTERS
+    from tests.serving_engines.shim import serving
+    from tests.serving_engines.toy_engine import ToyEngine
+
+    with serving(ToyEngine(adapters={name: f"{name}-v1" for name in ADAPTERS}), port=port):
+        signal.pause()
+
+
 def broker(port: int) -> None:
     from agent.demo.broker import start_broker
     from agent.kafka.client import ensure_topic
@@ -51,4 +61,4 @@ def broker(port: int) -> None:
 
 
 if __name__ == "__main__":
-    {"engine": engine, "broker": broker}[sys.argv[1]](int(sys.argv[2]))
+    {"engine": engine, "toy": toy, "broker": broker}[sys.argv[1]](int(sys.argv[2]))

@@ -24,10 +24,14 @@ from agent.demo.stage import HELPDESK, set_up
 from benchmarks.node.image import NAME
 from benchmarks.node.neighbour import TOPIC
 from benchmarks.node.watcher import ENGINE_PORT
+from tests.end_to_end.world import ADAPTERS, enrolled
+from tests.serving_engines.toy_engine import ToyEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ROOT / "deploy/kubernetes/sidecar.yaml"
 USER = 10001
+# The embedded engine would be in the memory that is measured; a sidecar writes to a server.
+SERVER = {"dsn": "clickhouse://gapwatch@127.0.0.1:8123/gapwatch"}
 WITNESS_MEMORY = "3Gi"  # as in deploy/kubernetes/witness.yaml
 BROKER_PORT = 9092
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
@@ -99,11 +103,13 @@ class Inputs:
 
 
 def healthy(folder: Path) -> Inputs:
-    """Inputs with which everything works: traffic alone, no model; a broker is expected at BROKER_PORT."""
+    """Inputs with which everything works: traffic alone, no model; a broker is expected at BROKER_PORT. The embedded
+    store is in the pod, which the manifest's limit has no room for: it has that of the witness's."""
     for name in FOLDERS.values():
         (folder / name).mkdir(parents=True)
     # A name of its own, as a Deployment's pods have: the kubelet takes its time before it starts one of a former name.
     inputs = Inputs(folder, _settings(), _spec(folder), f"llm-{secrets.token_hex(3)}")
+    inputs.set_limit(WITNESS_MEMORY)
     for name in ("pagerduty-routing-key", "clickhouse-password"):
         write_secret(inputs.secrets / name, ROUTING_KEY)
     shutil.copytree(ROOT / "examples/helpdesk/canaries", folder / "models/canaries")
@@ -112,17 +118,28 @@ def healthy(folder: Path) -> Inputs:
 
 def with_models(folder: Path, volume: Path) -> Inputs:
     """Inputs that replay canaries in this pod, role ``all``: the manifest's base and adapter on a volume that
-    ``lay_models`` wrote, and the memory of the witness's manifest, which holds them too."""
+    ``lay_models`` wrote."""
     inputs = healthy(folder)
     inputs.settings["role"] = "all"
-    inputs.set_limit(WITNESS_MEMORY)
     inputs.volume("models", {"hostPath": {"path": str(volume)}})
     for model in inputs.settings["models"]:
         model["replay"] = True
     inputs.settings["probes"]["every"] = "15s"
-    # The embedded engine would be in the memory that is measured; a sidecar writes to a server.
-    inputs.settings["clickhouse"] = {"dsn": "clickhouse://gapwatch@127.0.0.1:8123/gapwatch"}
+    inputs.settings["clickhouse"] = SERVER
     return inputs
+
+
+def ask_engine(inputs: Inputs, port: int) -> None:
+    """As it ships, within the memory of its manifest: it asks an engine of the toy language at that port."""
+    golden = inputs.folder / "models/golden"
+    enrolled(golden)
+    subprocess.run(["chmod", "-R", "a+rX", golden], check=True)
+    served = {"url": f"http://127.0.0.1:{port}", "base": ToyEngine().base, "every": "5s"}
+    adapters = [{"name": name} for name in ADAPTERS]
+    inputs.settings["models"] = [{"name": "tiny", "served": served, "adapters": adapters}]
+    inputs.settings["clickhouse"] = SERVER
+    [container] = shipped("Deployment")["spec"]["template"]["spec"]["initContainers"]
+    inputs.set_limit(container["resources"]["limits"]["memory"])
 
 
 def lay_models(volume: Path) -> None:

@@ -33,5 +33,5 @@ SELECT
     verdict.4 AS base_shift, last_judged, verdict.6 AS explanation, verdict.7 AS action
 FROM latest
 WHERE verdict.1 = 'healthy' AND verdict.8 = ''
-    AND (verdict.5 != '' OR verdict.2 IN ('base_moved', 'tokenizer_changed', 'template_changed', 'adapter_moved'))
+    AND (verdict.5 != '' OR verdict.2 IN ('base_moved', 'tokenizer_changed', 'template_changed', 'adapter_moved', 'engine_moved'))
 ORDER BY subject_kind = 'base' DESC, subject

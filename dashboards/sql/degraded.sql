@@ -6,7 +6,10 @@
 WITH rows_by_pod AS (
     SELECT
         cluster, subject_kind, subject, base, pod, max(at) AS last_row,
-        argMax(tuple(status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action), at) AS latest,
+        argMax(tuple(
+            status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action,
+            answered_by, files, files_known_by
+        ), at) AS latest,
         indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
     WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32} + 1)
@@ -40,7 +43,7 @@ subjects AS (
 SELECT
     cluster, subject_kind, subject, base, worst.1 AS status, worst.2 AS reason, worst.3 AS cause, worst.4 AS retention,
     worst.5 AS log_e, worst.6 AS log_threshold, worst.7 AS covered_by, last_judged, judged_by,
-    worst.8 AS explanation, worst.9 AS action
+    worst.10 AS answered_by, worst.11 AS files, worst.12 AS files_known_by, worst.8 AS explanation, worst.9 AS action
 FROM subjects
 WHERE status != 'healthy'
 ORDER BY status = 'degraded' DESC, subject_kind = 'base' DESC, subject

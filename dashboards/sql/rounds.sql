@@ -4,7 +4,7 @@
 -- limit = 50: rows
 SELECT
     at, base, adapter, round, blocked, canaries, draws, retention, scale, distortion, base_shift, gap_ratio,
-    top1_agreement, kl_golden_served, mass_outside, detail, facts
+    top1_agreement, kl_golden_served, mass_outside, answered_by, detail, facts
 FROM rounds
 WHERE {subject:String} = '' OR adapter = {subject:String} OR base = {subject:String}
 ORDER BY at DESC, base, adapter

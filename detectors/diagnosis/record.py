@@ -157,8 +157,9 @@ class MovedBase:
 
 @dataclass(frozen=True, slots=True)
 class ResponseDiagnosis:
-    """What is at fault with one adapter, by its sampled responses.
+    """What is at fault with one adapter, or with requests that name the base, by sampled responses.
 
+    adapter: its name; the base's where ``of_base``
     alternative: the one that explains the responses best; None where none does
     against, scored: responses that clearly speak against the accepted adapter, of so many
     bad_pods: pods of those responses, where other pods answer as accepted; empty otherwise
@@ -172,3 +173,4 @@ class ResponseDiagnosis:
     scored: int
     bad_pods: tuple[str, ...]
     strength: Interval | None
+    of_base: bool = False

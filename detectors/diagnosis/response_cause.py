@@ -1,4 +1,4 @@
-"""What is at fault, by the sampled responses of one adapter?
+"""What is at fault, by the sampled responses of one adapter, or of requests that name the base?
 
 The alternatives were fixed before the responses were seen; which of them leads is a score, not a test: it names a fault
 that evidence has already found. The sentences are made afterwards, in wording.py. Keys of ``ResponseCounts.to_json``
@@ -57,10 +57,21 @@ def diagnose_responses(
 
     alternative: that one, None where none leads; strength: of the adapter, estimated from the responses
     """
+    cause, pods = _by_replica(counts, _cause(alternative, identity))
+    return ResponseDiagnosis(cause, adapter, alternative, counts.against, counts.scored, pods, strength)
+
+
+def diagnose_base_requests(base: str, counts: ResponseCounts, alternative: Alternative | None) -> ResponseDiagnosis:
+    """The cause for requests that name the base itself, likewise."""
+    cause, pods = _by_replica(counts, _cause_of_base_requests(alternative))
+    return ResponseDiagnosis(cause, base, alternative, counts.against, counts.scored, pods, None, of_base=True)
+
+
+def _by_replica(counts: ResponseCounts, cause: Cause) -> tuple[Cause, tuple[str, ...]]:
+    """The cause, or that only some replicas are at fault, with the pods of these where they are known."""
     on_some_replicas = _is_on_some_replicas(counts)
     pods = counts.bad_pods if on_some_replicas and set(counts.bad_pods) < set(counts.pods) else ()
-    cause = Cause.ONE_REPLICA if on_some_replicas else _cause(alternative, identity)
-    return ResponseDiagnosis(cause, adapter, alternative, counts.against, counts.scored, pods, strength)
+    return (Cause.ONE_REPLICA, pods) if on_some_replicas else (cause, pods)
 
 
 def _is_on_some_replicas(counts: ResponseCounts) -> bool:
@@ -70,6 +81,15 @@ def _is_on_some_replicas(counts: ResponseCounts) -> bool:
     everywhere = len(counts.pods) > 1 and set(counts.bad_pods) == set(counts.pods)
     both_kinds = bool(counts.against and counts.favour) and counts.against / clear < NEARLY_ALL
     return both_kinds and clear >= FEWEST_CLEAR and not everywhere
+
+
+def _cause_of_base_requests(alternative: Alternative | None) -> Cause:
+    match alternative.kind if alternative else AlternativeKind.UNKNOWN:
+        case AlternativeKind.OTHER_ADAPTER | AlternativeKind.INTERPOLATION:
+            return Cause.BASE_ANSWERED_BY_ADAPTER
+        case AlternativeKind.FOUR_BITS:
+            return Cause.QUANTISED_BASE
+    return Cause.UNKNOWN
 
 
 def _cause(alternative: Alternative | None, identity: Identity) -> Cause:

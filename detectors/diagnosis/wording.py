@@ -118,6 +118,9 @@ def canary_variant(diagnosis: Diagnosis) -> str:
 
 def response_variant(diagnosis: ResponseDiagnosis) -> str:
     """Which text of its cause in BY_RESPONSES."""
+    if diagnosis.of_base:
+        by_pod = "by pod" if diagnosis.bad_pods else "pods not known"
+        return f"requests for the base, {by_pod}" if diagnosis.cause is Cause.ONE_REPLICA else "requests for the base"
     match diagnosis.cause:
         case Cause.WRONG_ADAPTER:
             return "an earlier version" if diagnosis.alternative == PREVIOUS else "another adapter"
@@ -291,13 +294,15 @@ def moved_base_values(moved: MovedBase) -> dict[str, Any]:
 
 def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
     """What the texts of BY_RESPONSES and ESTIMATED_STRENGTH may use."""
-    adapter, author = diagnosis.adapter, text.AUTHORS[_author(diagnosis.alternative)]
+    adapter, author = diagnosis.adapter, text.AUTHORS[_author(diagnosis.alternative, diagnosis.of_base)]
+    other = diagnosis.alternative.name if diagnosis.alternative else ""
     values: dict[str, Any] = {
         "adapter": adapter,
         "adapter_argument": quote(adapter),
         "against": diagnosis.against,
         "scored": diagnosis.scored,
-        "author": author.format(adapter=adapter, other=diagnosis.alternative.name if diagnosis.alternative else ""),
+        "author": author.format(adapter=adapter, other=other),
+        "other": other,
     }
     if diagnosis.bad_pods:
         values["pods"] = ", ".join(diagnosis.bad_pods)
@@ -354,7 +359,7 @@ def _grid(grid: str) -> str:
     return text.NOT_QUANTISED if grid == NO_GRID else grid
 
 
-def _author(alternative: Alternative | None) -> str:
+def _author(alternative: Alternative | None, of_base: bool) -> str:
     """Which of AUTHORS an alternative is."""
     match alternative.kind if alternative else AlternativeKind.UNKNOWN:
         case AlternativeKind.BASE:
@@ -362,9 +367,11 @@ def _author(alternative: Alternative | None) -> str:
         case AlternativeKind.PREVIOUS:
             return "an earlier version"
         case AlternativeKind.FOUR_BITS:
-            return "fewer bits"
+            return "the base in fewer bits" if of_base else "fewer bits"
         case AlternativeKind.OTHER_ADAPTER:
             return "another adapter"
+        case AlternativeKind.INTERPOLATION if of_base:
+            return "half of an adapter"
         case AlternativeKind.STRENGTH | AlternativeKind.INTERPOLATION:
             return "another strength"
         case AlternativeKind.UNKNOWN:

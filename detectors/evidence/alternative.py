@@ -32,7 +32,8 @@ PATH, ADAPTER = "path ", "adapter:"
 class Alternative:
     """One alternative; build it with the functions and constants of this file.
 
-    name: of the other adapter; the whole text of an UNKNOWN one; "" else
+    name: of the other adapter; of an INTERPOLATION "", or the adapter that it leads to from the base; the whole text of
+    an UNKNOWN one; "" else
     strength: of an INTERPOLATION the share of the way from base (0) to adapter (1), in log-probabilities; of a STRENGTH
     what multiplies the LoRA's own scaling, one of ``STRENGTHS``; 1 else
     """
@@ -48,7 +49,7 @@ class Alternative:
             case AlternativeKind.BASE:
                 return "base"
             case AlternativeKind.INTERPOLATION:
-                return f"{PATH}{_number(self.strength)}"
+                return f"{PATH}{_number(self.strength)}" + (f" {ADAPTER}{self.name}" if self.name else "")
             case AlternativeKind.STRENGTH:
                 return STRENGTHS[self.strength]
             case AlternativeKind.FOUR_BITS:
@@ -67,9 +68,10 @@ class Alternative:
             return FIXED[text]
         if text.startswith(ADAPTER):
             return other_adapter(text.removeprefix(ADAPTER))
-        share = _share(text.removeprefix(PATH)) if text.startswith(PATH) else math.nan
-        if math.isfinite(share) and interpolation(share).text == text:
-            return interpolation(share)
+        digits, _, adapter = text.removeprefix(PATH).partition(f" {ADAPTER}")
+        share = _share(digits) if text.startswith(PATH) else math.nan
+        if math.isfinite(share) and interpolation(share, adapter).text == text:
+            return interpolation(share, adapter)
         return cls(AlternativeKind.UNKNOWN, text)
 
     def __repr__(self) -> str:
@@ -85,9 +87,9 @@ PREVIOUS = Alternative(AlternativeKind.PREVIOUS)
 FIXED = {alternative.text: alternative for alternative in (BASE, HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS, PREVIOUS)}
 
 
-def interpolation(share: float) -> Alternative:
-    """share: of the way from base (0) to adapter (1), finite"""
-    return Alternative(AlternativeKind.INTERPOLATION, strength=share)
+def interpolation(share: float, adapter: str = "") -> Alternative:
+    """share: of the way from base (0) to adapter (1), finite; adapter: "" for the one that the response is of"""
+    return Alternative(AlternativeKind.INTERPOLATION, adapter, share)
 
 
 def other_adapter(name: str) -> Alternative:

@@ -111,7 +111,7 @@ def decide_traffic(
     if not responses.scored:
         return _unmeasured(blank, responses, before, rules)
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
-    counts, sampler = _counted(before, responses, log_e), estimates.sampler
+    counts, sampler = counted(before, responses, log_e), estimates.sampler
     good = responses.good and not _still_drawn_otherwise(before, sampler)
     recovery = _recovered_so_far(before, responses, good)
     result = RoundResult(
@@ -119,7 +119,7 @@ def decide_traffic(
         outcome=Outcome.GOOD if good else Outcome.BAD,
         log_e=log_e,
         onset_at=estimates.onset_at,
-        may_end=_enough(counts) and sampler.is_back(before.drawn_at) and recovery.shown,
+        may_end=enough(counts) and sampler.is_back(before.drawn_at) and recovery.shown,
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
     drawn_at = before.drawn_at if step.after.open else {}
@@ -134,7 +134,7 @@ def decide_traffic(
     if step.reason is Reason.RESOLVED:
         counts, recovery = ResponseCounts(), PathRecovery()
     after = ResponseIncident(step.after, counts, drawn_at, recovery)
-    return _measured(blank, step, responses), after
+    return measured(blank, step, responses), after
 
 
 def _recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
@@ -157,7 +157,7 @@ def _by_sampler(adapter: str, sampler: SamplerInForce) -> NamedCause:
     return NamedCause(Cause.SAMPLING_CHANGED, sampler.words, action)
 
 
-def _counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> ResponseCounts:
+def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> ResponseCounts:
     """Counts since the first bad round, the good ones between included; they start again where no evidence is left."""
     if responses.good and not before.open and log_e <= 0.0:
         return ResponseCounts()
@@ -174,12 +174,13 @@ def _counted(before: ResponseIncident, responses: ResponseSummary, log_e: float)
     )
 
 
-def _enough(counts: ResponseCounts) -> bool:
+def enough(counts: ResponseCounts) -> bool:
     """Would a fault of that share have shown in the good responses since?"""
     return (1.0 - min(counts.share, 0.95)) ** counts.fresh <= MISSED
 
 
-def _measured(blank: Verdict, step: Step, responses: ResponseSummary) -> Verdict:
+def measured(blank: Verdict, step: Step, responses: ResponseSummary) -> Verdict:
+    """The verdict of a round with scored responses after its step."""
     share = responses.against / responses.scored
     return replace(report(blank, step, in_words(responses)), share_beyond=share, share_of=ShareOf.RESPONSES)
 

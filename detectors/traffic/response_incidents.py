@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from detectors.records import Evidence, Status, Subject, SubjectKind, Verdict
-from detectors.registry import CalibratesSampler, EstimatesRetention, SeesOtherDistributions
+from detectors.registry import CalibratesSampler, Detector, EstimatesRetention, SeesOtherDistributions
 from detectors.traffic.adapter_decision import (
     ResponseEstimates,
     ResponseIncident,
@@ -18,6 +18,7 @@ from detectors.traffic.adapter_decision import (
     incident_of_responses,
 )
 from detectors.traffic.base_decision import decide_traffic_base
+from detectors.traffic.base_requests_decision import decide_base_requests
 from detectors.traffic.rank_report import with_ranks
 from detectors.traffic.response_summary import summarise
 from detectors.traffic.sampler_report import sampler_in_force, sampler_in_words, with_sampler
@@ -33,6 +34,8 @@ class ResponseIncidents:
 
     incidents: adapter -> what is remembered; latest: adapter -> the last verdict by its responses, not saved
     bases, latest_bases: likewise of bases with two adapters or more; calibrations: adapter -> the last, not saved
+    own: the detector of requests that name a base, None where it is switched off; base_requests: base -> what is
+    remembered of these
     """
 
     rules: Rules
@@ -44,6 +47,8 @@ class ResponseIncidents:
     bases: dict[str, Incident] = field(default_factory=dict)
     latest_bases: dict[str, Verdict] = field(default_factory=dict)
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+    own: Detector | None = None
+    base_requests: dict[str, ResponseIncident] = field(default_factory=dict)
 
     def decide(self, record: TrafficRound, evidence: Mapping[str, tuple[Evidence, ...]]) -> list[Verdict]:
         """The verdict on each adapter of the round, in their order, then on their base where there are two or more.
@@ -60,6 +65,18 @@ class ResponseIncidents:
         members = [replace(verdict, covered_by=self.covering(record.base)) for verdict in members]
         self.latest |= {verdict.subject: verdict for verdict in members}
         return [*members, base]
+
+    def decide_base_requests(self, record: TrafficRound, evidence: tuple[Evidence, ...]) -> Verdict | None:
+        """The verdict on requests that name the base, None where none was sampled. evidence: of these"""
+        if self.own is None:
+            return None
+        before, onset = self.base_requests.get(record.base, ResponseIncident()), self.own.onset(record.base)
+        verdict, after = decide_base_requests(
+            record, evidence, summarise(record.of_base), None if onset is None else onset.at, before, self.rules
+        )
+        if verdict is not None:
+            self.base_requests[record.base] = after
+        return verdict
 
     def is_open(self, adapter: str) -> bool:
         return self.incidents.get(adapter, ResponseIncident()).open
@@ -101,6 +118,8 @@ class ResponseIncidents:
         self.incidents = exchanged(self.incidents, source.incidents, adapters)
         self.latest = exchanged(self.latest, source.latest, adapters)
         self.calibrations = exchanged(self.calibrations, source.calibrations, adapters)
+        own = {name for kind, name in subjects if kind is SubjectKind.BASE_REQUESTS}
+        self.base_requests = exchanged(self.base_requests, source.base_requests, own)
         self.bases = exchanged(self.bases, source.bases, bases)
         self.latest_bases = exchanged(self.latest_bases, source.latest_bases, bases)
 
@@ -110,10 +129,15 @@ class ResponseIncidents:
     def bases_json(self) -> dict[str, Any]:
         return {base: incident.to_json() for base, incident in self.bases.items()}
 
-    def restore(self, stored: Mapping[str, Any], bases: Mapping[str, Any]) -> None:
-        """stored, bases: of ``to_json`` and of ``bases_json``. Where responses are not judged any more, nothing could
-        end their incidents: they are dropped, and canaries alone decide. Where the sampler may not page any more, its
-        incidents end by good responses alone."""
+    def base_requests_json(self) -> dict[str, Any]:
+        return {base: incident.to_json() for base, incident in self.base_requests.items()}
+
+    def restore(self, stored: Mapping[str, Any], bases: Mapping[str, Any], base_requests: Mapping[str, Any]) -> None:
+        """stored, bases, base_requests: of ``to_json``, ``bases_json`` and ``base_requests_json``. Where responses are
+        not judged any more, nothing could end their incidents: they are dropped, and canaries alone decide. Where the
+        sampler may not page any more, its incidents end by good responses alone."""
+        if self.own is not None:
+            self.base_requests = {base: ResponseIncident.from_json(row) for base, row in base_requests.items()}
         if self.estimator is None:
             return
         self.incidents = {adapter: ResponseIncident.from_json(row) for adapter, row in stored.items()}

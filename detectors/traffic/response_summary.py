@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from detectors.evidence.alternative import Alternative
+from detectors.evidence.alternative import BASE, Alternative
 from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.on_call_text import SCORE_NOT_FINITE
 from detectors.traffic.path_recovery import PathLikelihood
@@ -64,9 +64,10 @@ class ResponseSummary:
 def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
     """All scores of one adapter in one round; one with NaN among its numbers counts as not scored.
 
-    The e-value of a response is the weighted mean over its alternatives, the base at one half and all others alike:
-    valid under any dependence between them. The detector weighs the others by what they are worth over many responses
-    (detectors/kinds/traffic_likelihood.py); this one is only looked at response by response.
+    The e-value of a response is the weighted mean over its alternatives, the base at one half and all others alike (of
+    requests that name the base all are alike): valid under any dependence between them. The detector weighs the others
+    by what they are worth over many responses (detectors/kinds/traffic_likelihood.py); this one is only looked at
+    response by response.
     """
     scored = [(score, value) for score in scores if (value := evidence_of(score)) is not None]
     bad = [score for score, value in scored if value >= AGAINST]
@@ -95,6 +96,8 @@ def _leading(scores: Sequence[TrafficScore]) -> Alternative | None:
     """
     if not scores:
         return None
+    if scores[0].alternatives[0] != BASE:
+        return _highest(scores)
     ahead: dict[Alternative, list[float]] = {}
     for score in scores:
         for name, value in zip(score.alternatives[1:], score.log_l[1:].tolist(), strict=True):
@@ -103,9 +106,22 @@ def _leading(scores: Sequence[TrafficScore]) -> Alternative | None:
     return max(far, key=lambda name: far[name], default=scores[0].alternatives[0])
 
 
+def _highest(scores: Sequence[TrafficScore]) -> Alternative | None:
+    """Of requests that name the base: the alternative of the highest mean over the responses that it was scored on;
+    None where it is not above 0."""
+    each: dict[Alternative, list[float]] = {}
+    for score in scores:
+        for name, value in zip(score.alternatives, score.log_l.tolist(), strict=True):
+            each.setdefault(name, []).append(value)
+    means = {name: sum(values) / len(values) for name, values in each.items()}
+    best = max(means, key=means.__getitem__)
+    return best if means[best] > 0 else None
+
+
 def evidence_of(score: TrafficScore) -> float | None:
     """ln of the response's e-value, nats; None where it was not scored."""
     if not score.tokens or not score.log_l.size or not bool(np.isfinite(score.log_l).all()):
         return None
-    weights = weights_of({score.alternatives[0]: FIRST_WEIGHT}, score.alternatives[1:])
+    own = {BASE: FIRST_WEIGHT} if score.alternatives[0] == BASE else {}
+    weights = weights_of(own, score.alternatives[len(own) :])
     return averaged(score.log_l.astype(np.float64), np.array([weights[name] for name in score.alternatives]))

@@ -1,7 +1,8 @@
 """What was replaced under a subject that is still well? Reported once, as what it is, and never a page.
 
 Where several things were, the one that affects most is the verdict's reason: another base, then another tokenizer, then
-another chat template, then other files of one adapter. The verdict's identity and facts hold all of them.
+another chat template, then other files of one adapter, then another engine or another source in its list. The verdict's
+identity and facts hold all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from detectors.canaries.tolerance import Tolerances, base_moved, blocked_by
 from detectors.diagnosis.root_cause import on_accepted_ids
 from detectors.records import BaseRound, Identity, Reason, Round
 
-OF_A_BASE = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED)
+OF_A_BASE = (Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ENGINE_MOVED)
 
 
 def change_of(round: Round, tolerances: Tolerances) -> Reason | None:
@@ -25,7 +26,9 @@ def change_of(round: Round, tolerances: Tolerances) -> Reason | None:
         return Reason.TOKENIZER_CHANGED
     if round.identity.template_moved or (round.raw and not _template_is_accepted(round.identity)):
         return Reason.TEMPLATE_CHANGED
-    return Reason.ADAPTER_MOVED if round.identity.adapter_moved else None
+    if round.identity.adapter_moved:
+        return Reason.ADAPTER_MOVED
+    return Reason.ENGINE_MOVED if round.identity.engine_moved or round.identity.source_moved else None
 
 
 def change_of_base(round: BaseRound, tolerances: Tolerances) -> Reason | None:

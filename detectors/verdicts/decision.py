@@ -81,6 +81,7 @@ def decide(
         evidence=(evidence,),
         identity=round.identity,
         retention_over_rounds=over_rounds,
+        answered_by=round.answered_by,
     )
     blocked = blocked_by(round)
     if blocked is not None:
@@ -132,6 +133,7 @@ def decide_base(
         evidence=(evidence,),
         members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
         identity=members[0].identity if members else Identity(),
+        answered_by=_answered_by(round),
     )
     scores = base_scores(round, rules.tolerances)
     if not len(scores):
@@ -170,7 +172,12 @@ def decide_again(replay: FaultReplay, adapter: str, incident: Incident, rules: R
     sharper = named != words_of(diagnose(round, rules.tolerances))
     step = renamed(incident, named, sharper, replay.at, signed is not None and has_signatures(signed))
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
-    blank = replace(unjudged(SubjectKind.ADAPTER, adapter, round, rules), at=replay.at, identity=round.identity)
+    blank = replace(
+        unjudged(SubjectKind.ADAPTER, adapter, round, rules),
+        at=replay.at,
+        identity=round.identity,
+        answered_by=round.answered_by,
+    )
     words = *_of_replay(replay, step), DRAWS_BEYOND.format(percent=100 * draws.share), *remarks(round, good=False)
     return _measured(with_figures(blank, round), step, draws.share, words), step.after
 
@@ -192,6 +199,7 @@ def decide_base_again(
         at=replay.at,
         members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
         identity=members[0].identity if members else Identity(),
+        answered_by=_answered_by(round),
     )
     words = *_of_replay(replay, step), _together(round, rules.tolerances.share, share), *facts_of(round)
     measured = _measured(with_base_figures(blank, members), step, share, words)
@@ -217,6 +225,11 @@ def _of_replay(replay: FaultReplay, step: Step) -> list[str]:
     if replay.subject_kind is SubjectKind.BASE and replay.faults:
         words.append(REPLAYED_WITH.format(replayed=len(replay.replayed), members=len(replay.round.members)))
     return [*words, *([NOT_REPLAYED.format(missing=replay.missing)] if replay.missing else [])]
+
+
+def _answered_by(round: BaseRound) -> str:
+    """Adapters of one base may be asked by several routes."""
+    return "; ".join(dict.fromkeys(member.answered_by for member in round.members if member.answered_by))
 
 
 def _of_all_members(round: BaseRound, tolerances: Tolerances) -> DrawCounts:

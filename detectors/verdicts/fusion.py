@@ -14,6 +14,8 @@ from detectors.on_call_text import (
     BOTH,
     CANARIES_HEALTHY,
     EMBEDDINGS_ALONE,
+    ENGINE_CANARIES_HEALTHY,
+    ENGINE_RESPONSES_HEALTHY,
     NONE_SINCE_RESTART,
     OUTPUTS_MOVED,
     PROMPTS_MOVED,
@@ -35,7 +37,8 @@ def by_canaries(canary: Verdict, traffic: Verdict | None, responses: Incident, d
     if responses.open and canary.status is not Status.DEGRADED:
         return _held_open(canary, responses) if traffic is None else _still_served_alone(traffic, canary)
     if canary.status is Status.DEGRADED and traffic is not None:
-        quiet = RESPONSES_HEALTHY if traffic.status is Status.HEALTHY else ""
+        healthy = ENGINE_RESPONSES_HEALTHY if canary.is_of_engine else RESPONSES_HEALTHY
+        quiet = healthy if traffic.status is Status.HEALTHY else ""
         return _with(canary, BOTH if responses.open else quiet)
     return _with_drift(canary, drift)
 
@@ -92,8 +95,10 @@ def _served_alone(traffic: Verdict, canary: Verdict) -> Verdict:
         covered_by=traffic.covered_by or canary.covered_by,
         tolerated_change=canary.tolerated_change,
         evidence=(*traffic.evidence, *canary.evidence),
+        answered_by=canary.answered_by,
     )
-    return _with(both, CANARIES_HEALTHY if quiet else "")
+    healthy = ENGINE_CANARIES_HEALTHY if canary.is_of_engine else CANARIES_HEALTHY
+    return _with(both, healthy if quiet else "")
 
 
 def _still_served_alone(traffic: Verdict, canary: Verdict) -> Verdict:

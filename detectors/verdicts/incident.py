@@ -197,6 +197,7 @@ STATUS = {
     Reason.TOKENIZER_CHANGED: Status.HEALTHY,
     Reason.TEMPLATE_CHANGED: Status.HEALTHY,
     Reason.ADAPTER_MOVED: Status.HEALTHY,
+    Reason.ENGINE_MOVED: Status.HEALTHY,
     Reason.RESOLVED: Status.HEALTHY,
     Reason.EVIDENCE_GROWING: Status.SUSPECT,
     Reason.ALARM: Status.DEGRADED,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from detectors.canaries.base_answerer import base_answerer
 from detectors.canaries.retention import measure, prepare
 from detectors.canaries.tolerance import beyond_tolerance
-from detectors.records import BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
+from detectors.records import THE_FILES, BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.kept_answers import KeptAnswers
 from probes.canaries.mode_cells import answers_in_modes, drawn_for_cells
 from probes.canaries.rendering import in_words, prompt_of
@@ -33,6 +33,7 @@ class _Part:
     """One adapter's part of the round: how often each pair was drawn (0: held out), its hashes, and facts on its files.
 
     raw: the same from the accepted token ids, of those canaries that render to other ones now
+    answered_by: as of its Round
     in_modes: canary -> how often it was drawn, of those that a serving engine is to answer in other modes too
     """
 
@@ -41,6 +42,7 @@ class _Part:
     raw: tuple[tuple[ReplayPair, int], ...]
     identity: Identity
     facts: tuple[str, ...]
+    answered_by: str
     in_modes: Mapping[str, int] = field(default_factory=dict)
 
     @property
@@ -160,9 +162,9 @@ def _part(
         counts = {read_by(runner, golden.canary(name)): times for name, times in picked.items()}
         prompts = _rendered(runner, counts)
         if isinstance(runner, Listing):
-            noticed = _route_facts(runner, golden, scheduled.number, stop)
+            noticed, answered_by = _route_facts(runner, golden, scheduled.number, stop)
         else:
-            noticed = _from_files(golden)
+            noticed, answered_by = _from_files(golden), THE_FILES
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -176,17 +178,17 @@ def _part(
     rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
     facts = (*runner.facts(adapter), *changes, *rerendered, *noticed)
     in_modes = drawn_for_cells(drawn.picks, runner.has_news()) if isinstance(runner, AnswersInModes) else {}
-    return _Part(golden, pairs, raw, identity_of(golden, runner), facts, in_modes)
+    return _Part(golden, pairs, raw, identity_of(golden, runner), facts, answered_by, in_modes)
 
 
-def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[str, ...]:
-    """Have the routes of a serving engine checked for this adapter before a round rests on one; what was noticed, in
-    words. Raises as ``Listing.choose_route`` does."""
+def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[tuple[str, ...], str]:
+    """Have the routes of a serving engine checked for this adapter before a round rests on one; what was noticed, and
+    by which engine and route it answers, in words. Raises as ``Listing.choose_route`` does."""
     allowed = golden.tolerances.allowed_deviation(golden.adapter)
     noticed = runner.choose_route(golden.adapter, probes_of(golden, seed), allowed, stop)
     present = runner.made_on(golden.adapter)
     moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
-    return (*noticed, *(moved if golden.made_on not in ("", present) else ()))
+    return (*noticed, *(moved if golden.made_on not in ("", present) else ())), present
 
 
 def _from_files(golden: Golden) -> tuple[str, ...]:
@@ -371,7 +373,8 @@ def _measured(adapter: str, when: Scheduled, part: _Part, answers: Mapping[Repla
     # A control without numbers controls nothing.
     raw = () if _not_finite(raw) else raw
     measured = Round(adapter, when.base, when.number, when.at, measurements, part.identity, part.facts, raw=raw)
-    return replace(measured, rank=part.golden.rank, alpha=part.golden.alpha)
+    golden, by = part.golden, part.answered_by
+    return replace(measured, rank=golden.rank, alpha=golden.alpha, answered_by=by, accepted_on=golden.made_on)
 
 
 def _measurement(

@@ -21,16 +21,13 @@ from probes.golden.record import Golden, GoldenCanary, short
 from probes.golden.signature_codec import STEP
 from probes.runner import Breakable, Replay, Runner, Stop, Target, Weights
 
-NO_FAULTS = "the runner cannot inject faults"
 Signatures = Mapping[Fault, Sequence[Recorded]]
 """Fault -> one answer for each held-out canary, in the order of the golden record."""
 
 
-def why_no_copies(runner: Runner, golden: Golden) -> str:
+def why_no_copies(runner: Breakable, golden: Golden) -> str:
     """Why no fault can be replayed on what this record accepted, in words; "" where its base and its adapter answer on
     the golden side. A signature of other files would name a wrong cause."""
-    if not isinstance(runner, Breakable):
-        return NO_FAULTS
     try:
         present = runner.golden_hashes(golden.adapter, golden.hash_scheme)
     except (Unreplayable, Unsupported) as error:

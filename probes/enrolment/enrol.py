@@ -261,6 +261,7 @@ def _with_noise_and_power(
 ) -> Golden:
     """The same with noise floors, and with the statistical power that its selected canaries have."""
     battery, floors = _noise(context, curved, settings, second)
+    present = context.runner.identity(context.adapter)
     final = replace(
         curved,
         canaries=_with_floors(curved.canaries, floors),
@@ -269,6 +270,8 @@ def _with_noise_and_power(
         why=settings.why,
         previous=settings.previous,
         made_on=context.runner.made_on(context.adapter) if isinstance(context.runner, Listing) else "",
+        engine=present.live_engine,
+        source=present.live_source,
     )
     pool, draws = [canary.reference for canary in final.pool], _draws_per_round(final.canaries, settings.token_budget)
     alarm = AlarmSettings(settings.log_threshold, draws, *mean_tokens(final.canaries, settings.token_budget))

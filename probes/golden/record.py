@@ -75,6 +75,7 @@ class Golden:
     base_grid: how the base's weights are quantised (``Identity.golden_grid``), "" in records made before it was read
     made_on: the serving engine that answered, its version and the route, in words; "" where the runner held the models
     itself; offline: hash of the record made in process that the engine was measured against, "" for none
+    engine, source: what that engine said of itself and of the adapter (``Identity``), "" where it was not asked
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
 
@@ -103,6 +104,8 @@ class Golden:
     base_grid: str = ""
     made_on: str = ""
     offline: str = ""
+    engine: str = ""
+    source: str = ""
     hash: str = ""
 
     @property
@@ -182,6 +185,8 @@ def identity_of(golden: Golden, runner: Runner) -> Identity:
         golden_tokenizer=golden.tokenizer_files_hash or present.golden_tokenizer,
         golden_template=golden.template_hash or present.golden_template,
         golden_grid=golden.base_grid or known_grid,
+        golden_engine=golden.engine,
+        golden_source=golden.source,
     )
 
 

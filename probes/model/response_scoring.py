@@ -21,7 +21,7 @@ from probes.model.forward import Model
 from probes.model.free_memory import memory_errors
 from probes.model.shared_prefix import HiddenStates, read_all
 from probes.runner import Target, bits
-from probes.scoring.likelihood_ratio_torch import Positions, score_torch
+from probes.scoring.likelihood_ratio_torch import Positions, score_base_torch, score_torch
 from probes.scoring.scoring_job import (
     AdapterVersion,
     ScoringAnswer,
@@ -37,6 +37,8 @@ from probes.scoring.token_scores import TokenScores, uniforms
 # Whose probabilities of a response: an alternative's, or the accepted adapter's own.
 ScoredBy = Alternative | None
 ADAPTER: ScoredBy = None
+# Of a response of the base.
+NO_ALTERNATIVE = "no golden copy of any adapter is at hand that could have answered in its place"
 # Logits of a window: on a CPU what its caches hold, elsewhere what keeps the device busy.
 WINDOW_LOGITS = {"cpu": 1_000_000}
 WINDOW_LOGITS_ELSEWHERE = 16_000_000
@@ -137,6 +139,10 @@ def _task(
     golden: Model,
 ) -> ScoringTask:
     detail, accepted = why_not(job, options, golden.vocabulary, golden.width), AdapterVersion(job.adapter)
+    if job.of_base:
+        of_base: dict[ScoredBy, Target] = {BASE: Target(None)}
+        of_base |= {} if detail else dict(alternatives(job, names, options).items())
+        return ScoringTask(job, of_base, detail or ("" if len(of_base) > 1 else NO_ALTERNATIVE))
     if not detail and accepted not in names:
         detail = missing.get(accepted, f"no adapter {job.adapter} is known")
     if detail:
@@ -216,12 +222,17 @@ def _window(
         np.concatenate([_uniforms(task.job, n) for task, n in zip(window, lengths, strict=True)])
     )
     pieces: list[TokenScores] = []
+    accepted = BASE if job.of_base else ADAPTER
     for part, logits in _logits(golden, first.targets, states):
-        plain = logits[ADAPTER] if job.sampling.penalised else None
+        plain = logits[accepted] if job.sampling.penalised else None
         logits = {name: _penalised(own, job, part, lengths[0]) for name, own in logits.items()}
         positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain, golden.spacing)
         others = {name: own for name, own in logits.items() if name is not None and name != BASE}
-        pieces.append(score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter)))
+        pieces.append(
+            score_base_torch(logits[BASE], others, positions, options.tokens)
+            if job.of_base
+            else score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter))
+        )
     whole = joined(pieces)
     ends = np.cumsum(lengths)
     return {
@@ -233,7 +244,7 @@ def _logits(
     golden: Model, targets: Mapping[ScoredBy, Target], states: Mapping[ScoredBy, torch.Tensor]
 ) -> Iterator[tuple[slice, dict[ScoredBy, torch.Tensor]]]:
     """Window by window: its positions, and the logits of every target there. states: of each target (N, H)"""
-    step, n = _step(golden), len(states[ADAPTER])
+    step, n = _step(golden), len(states[BASE])
     width = _windows_a_call(len(targets)) * step
     for start in range(0, n, width):
         logits = {name: logits_of(golden, targets[name], own[start : start + width]) for name, own in states.items()}

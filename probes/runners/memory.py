@@ -211,7 +211,7 @@ class Runner:
         return FAULTS["device_lost"] if self._fault("")[0] == "device_lost" else ""
 
     def _scored(self, job: ScoringJob, asking: ScoringOptions) -> ScoringAnswer:
-        known = job.adapter in self.config.adapters
+        known = job.of_base or job.adapter in self.config.adapters
         detail = why_not(job, asking, toy.VOCABULARY) or ("" if known else f"no adapter {job.adapter} is known")
         readable = not why_unreadable(job, asking, toy.VOCABULARY)
         ((prompt, output),) = self.embed([(job.prompt, job.output) if readable else ((), ())], lambda: False)

@@ -34,7 +34,7 @@ from probes.serving.engine import (
     Route,
     ServedModel,
 )
-from probes.serving.engine_events import EngineState, events_in_words, state_of
+from probes.serving.engine_events import EngineState, engine_in_words, events_in_words, source_in_words, state_of
 from probes.serving.limited_engine import LimitedEngine, LoadGuard, SteadyTime, Stopped
 from probes.serving.listed_summary import first, summary_of, whole_of
 from probes.serving.load_limits import LoadLimits
@@ -225,8 +225,14 @@ class Runner:
         return self._decoded[key]
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
-        """Of the adapter's files where they are at hand: what lies there, not what the engine has read of it."""
-        return Identity(live_adapter=self._adapter_hash(adapter, scheme) if adapter else "", scheme=scheme)
+        """Of the adapter's files where they are at hand: what lies there, not what the engine has read of it; and what
+        the engine said of itself at the last look."""
+        return Identity(
+            live_adapter=self._adapter_hash(adapter, scheme) if adapter else "",
+            scheme=scheme,
+            live_engine=engine_in_words(self._state),
+            live_source=source_in_words(self._state, adapter) if adapter else "",
+        )
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         """What the engine says of it that is not as configured, and what is another one there than at the look before

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from detectors.evidence.alternative import BASE, Alternative, interpolation
+from detectors.evidence.alternative import BASE, Alternative, AlternativeKind, interpolation
 from probes.scoring.likelihood_axes import (
     OUTSIDE,
     at_tokens,
@@ -47,6 +47,7 @@ from probes.scoring.token_distribution import (
     token_distribution,
 )
 from probes.scoring.token_scores import (
+    HALFWAY,
     HELD_BACK,
     ROUNDING,
     Response,
@@ -113,6 +114,63 @@ def score(
     wide = sampler_log_likelihood(adapter, tokens, settings.widened(sampling))
     edges = [rank_bins(null.golden, edge, settings.rank_bins).T for edge in null.benign]
     return TokenScores(log_l, log_sampler, path, hot, wide, ranks(null.golden, tokens, uniforms(response)), *edges)
+
+
+def score_base(
+    base: Doubles,
+    others: Mapping[Alternative, Doubles],
+    response: Response,
+    settings: Settings,
+    spacing: float = FLOAT32,
+) -> TokenScores:
+    """All that is computed of a response to a request that names the base itself.
+
+    base: (T, V) golden logits at the output's positions; others: (T, V) likewise of alternatives, adapters among them,
+    each of which gives two: itself, and half of the way to it
+
+    Null: the token was drawn, by the request's sampler, from the golden base, or from it with the tolerated share of
+    one of these adapters on top, or off it. Guarantee and what breaks it: as of ``score``.
+    Source: docs/mathematics.md#base-traffic.
+    """
+    sampling, tokens = response.sampling, np.asarray(response.tokens, dtype=np.int64)
+    tie = tie_margin(base, spacing)
+    base, *rest = (_ready(logits, response) for logits in (base, *others.values()))
+    ready = dict(zip(others, rest, strict=True))
+    null = null_of_base(base, ready, sampling, settings, tie)
+    return TokenScores.of_alternatives(
+        {
+            who: log_e(token_distribution(logits, sampling, tie), null, tokens, settings.numeric)
+            for who, logits in with_halfway(base, ready).items()
+        }
+    )
+
+
+def with_halfway(base: Doubles, others: Mapping[Alternative, Doubles]) -> dict[Alternative, Doubles]:
+    """The alternatives of a response of the base: these, each adapter followed by the point half of the way to it."""
+    points: dict[Alternative, Doubles] = {}
+    for who, logits in others.items():
+        points[who] = logits
+        if who.kind is AlternativeKind.OTHER_ADAPTER:
+            points[interpolation(HALFWAY, who.name)] = interpolate(logits, base, HALFWAY)
+    return points
+
+
+def null_of_base(
+    base: Doubles,
+    others: Mapping[Alternative, Doubles],
+    sampling: SamplingParameters,
+    settings: Settings,
+    tie: Doubles | float = TIE,
+) -> Null:
+    """The null of ``score_base`` at these positions. (T, V) golden logits; tie: as of ``token_distribution``"""
+    adapters = [logits for who, logits in others.items() if who.kind is AlternativeKind.OTHER_ADAPTER]
+    benign = tuple(
+        token_distribution(interpolate(adapter, base, share), sampling, tie)
+        for adapter in adapters
+        for share in settings.leaks
+    )
+    golden = token_distribution(base, sampling, tie)
+    return Null(golden, benign or (golden,), sampling.truncated, sampling.greedy)
 
 
 def null_of(

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from detectors.evidence.alternative import BASE, Alternative, interpolation
+from detectors.evidence.alternative import BASE, Alternative, AlternativeKind, interpolation
 from probes.scoring.likelihood_axes import LEAST, NEAR, OUTSIDE
 from probes.scoring.token_distribution import FLOAT32, LAST_DIGITS, TIE, Doubles, SamplingParameters
-from probes.scoring.token_scores import HELD_BACK, ROUNDING, Settings, TokenScores, samplers
+from probes.scoring.token_scores import HALFWAY, HELD_BACK, ROUNDING, Settings, TokenScores, samplers
 
 NOTHING = 1e-30
 # Most probable tokens among which a nucleus is looked for before the whole vocabulary is sorted.
@@ -102,6 +102,27 @@ def score_torch(
     )
 
 
+def score_base_torch(
+    base: torch.Tensor, others: Mapping[Alternative, torch.Tensor], positions: Positions, settings: Settings
+) -> TokenScores:
+    """``likelihood_ratio_reference.score_base``. Logits as of ``score_torch``; ``positions.plain`` is the base's."""
+    tie = tie_margin_torch(base if positions.plain is None else positions.plain, positions.spacing)
+    sampling, log_l = positions.sampling, dict[Alternative, Doubles]()
+    base = base.float().log_softmax(-1)
+    ready = {who: logits.float().log_softmax(-1) for who, logits in others.items()}
+    adapters = [logits for who, logits in ready.items() if who.kind is AlternativeKind.OTHER_ADAPTER]
+    edges = [torch.lerp(base, logits, share) for logits in adapters for share in settings.leaks]
+    null = _null_torch(base, edges or [base], sampling, tie)
+    for who, logits in ready.items():
+        points = {who: logits}
+        if who.kind is AlternativeKind.OTHER_ADAPTER:
+            points[interpolation(HALFWAY, who.name)] = torch.lerp(base, logits, HALFWAY)
+        for point, own in points.items():
+            drawn_by = token_distribution_torch(own, sampling, tie)
+            log_l[point] = _numpy(log_e_torch(drawn_by, null, positions.tokens, settings.numeric))
+    return TokenScores.of_alternatives(log_l)
+
+
 def tie_margin_torch(logits: torch.Tensor, spacing: float = FLOAT32) -> torch.Tensor:
     """``token_distribution.tie_margin``, (N,), in the coarser of these logits' dtype and one of this ``spacing``."""
     _, exponent = torch.frexp(logits.amax(-1).abs().float())
@@ -176,8 +197,15 @@ def null_of_torch(
     tie: torch.Tensor | None = None,
 ) -> NullTensors:
     """``likelihood_ratio_reference.null_of``."""
-    golden = token_distribution_torch(adapter, sampling, tie)
-    edges = [token_distribution_torch(torch.lerp(base, adapter, share), sampling, tie) for share in settings.edges]
+    return _null_torch(adapter, [torch.lerp(base, adapter, share) for share in settings.edges], sampling, tie)
+
+
+def _null_torch(
+    accepted: torch.Tensor, at_edges: Sequence[torch.Tensor], sampling: SamplingParameters, tie: torch.Tensor | None
+) -> NullTensors:
+    """(N, V) log-probabilities, of what is accepted and of it at each edge of the tolerance, before the sampler."""
+    golden = token_distribution_torch(accepted, sampling, tie)
+    edges = [token_distribution_torch(logits, sampling, tie) for logits in at_edges]
     if not sampling.truncated:
         ratios = tuple((edge - golden).exp_() for edge in edges)
         return NullTensors(golden, None, ratios, golden.new_full((len(golden),), OUTSIDE), tuple(edges))

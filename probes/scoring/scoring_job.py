@@ -28,7 +28,7 @@ from detectors.kinds import traffic_likelihood
 from detectors.records import Fault, FaultKind, Floats
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Stop, Target, Weights
-from probes.scoring.likelihood_ratio_reference import score
+from probes.scoring.likelihood_ratio_reference import score, score_base
 from probes.scoring.token_distribution import Doubles, SamplingParameters
 from probes.scoring.token_scores import ROUNDING, Response, Settings, TokenScores, seed_of
 
@@ -107,6 +107,7 @@ class ScoringOptions:
 class ScoringJob:
     """One response to score. prompt, output: token ids as the engine had them, or by the golden tokenizer
 
+    adapter: of a request that names the base itself, the base's name, and then ``of_base``
     sampling: None where unknown; unscored: why it cannot be scored, whatever its tokens; "" when it can
     toll: nats taken off its e-values where ids were made from text (probes/scoring/tokenise.py)
     """
@@ -120,6 +121,7 @@ class ScoringJob:
     sampling: SamplingParameters | None
     unscored: str = ""
     toll: float = 0.0
+    of_base: bool = False
 
     @property
     def response(self) -> Response:
@@ -218,6 +220,8 @@ def alternatives(
     decides which alternatives are scored, and those that are not count as L = 1. What breaks it: request ids that
     follow from the answer. Source: docs/mathematics.md#traffic-likelihood-ratio.
     """
+    if job.of_base:
+        return _alternatives_of_base(job, names, asking)
     accepted, previous = names[AdapterVersion(job.adapter)], AdapterVersion(job.adapter, previous=True)
     copies = {
         HALF_STRENGTH: Target(accepted, Weights.GOLDEN, 0.5),
@@ -234,6 +238,23 @@ def alternatives(
         return targets
     weights = weights_of(dict(asking.weights), [who for who in targets if who.kind is AlternativeKind.OTHER_ADAPTER])
     chosen = drawn(job.request_id, {who: weights.get(who, 0.0) for who in targets}, asking.passes)
+    return {who: target for who, target in targets.items() if who in chosen}
+
+
+def _alternatives_of_base(
+    job: ScoringJob, names: Mapping[AdapterVersion, str], asking: ScoringOptions
+) -> dict[Alternative, Target]:
+    """Adapters that may answer in the base's place, all as likely, and its 4-bit copy where ``copies`` names that.
+
+    One more than of an adapter's response, which has a pass of its base beside them: as many passes in all.
+    """
+    adapters = [version for version in names if not version.previous]
+    targets = {other_adapter(version.name): Target(names[version], Weights.GOLDEN) for version in adapters}
+    if FOUR_BITS in asking.copies:
+        targets[FOUR_BITS] = Target(None, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4"))
+    if asking.passes is None or asking.passes + 1 >= len(targets):
+        return targets
+    chosen = drawn(job.request_id, dict.fromkeys(targets, 1.0), asking.passes + 1)
     return {who: target for who, target in targets.items() if who in chosen}
 
 
@@ -265,11 +286,13 @@ def token_scores(
     as of ``alternatives``"""
     response = job.response
     cut = replace(response, tokens=response.tokens[: asking.scored_length(job)])
-    adapter, base = Target(names[AdapterVersion(job.adapter)], Weights.GOLDEN), Target(None, Weights.GOLDEN)
     sides = {who: logits(target) for who, target in alternatives(job, names, asking).items()}
     wide = {who: side[: len(cut.tokens)].astype(np.float64) for who, side in sides.items()}
-    own, bare = (logits(target)[: len(cut.tokens)].astype(np.float64) for target in (adapter, base))
-    return score(own, bare, wide, cut, asking.of(job.adapter))
+    bare = logits(Target(None, Weights.GOLDEN))[: len(cut.tokens)].astype(np.float64)
+    if job.of_base:
+        return score_base(bare, wide, cut, asking.tokens)
+    adapter = Target(names[AdapterVersion(job.adapter)], Weights.GOLDEN)
+    return score(logits(adapter)[: len(cut.tokens)].astype(np.float64), bare, wide, cut, asking.of(job.adapter))
 
 
 def not_scored(adapter: str, request_id: str, pod: str, at: float, why: str) -> TrafficScore:
@@ -283,7 +306,8 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
     if tokens is None or job.sampling is None:
         return not_scored(job.adapter, job.request_id, job.pod, job.at, answer.detail)
     greedy, axes = job.sampling.greedy, asking.tokens
-    grid, top_ps = ((), ()) if greedy else (axes.grid, axes.top_ps)
+    grid, top_ps = ((), ()) if greedy or job.of_base else (axes.grid, axes.top_ps)
+    no_ranks = greedy or job.of_base
     return TrafficScore(
         adapter=job.adapter,
         request_id=job.request_id,
@@ -297,14 +321,14 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         log_sampler=_sums(tokens.log_sampler.values()) - np.float32(job.toll),
         path=np.array(grid, np.float32),
         path_log_lik=_sums([] if greedy else tokens.path_log_lik),
-        temperatures=np.array(axes.temperatures, np.float32),
+        temperatures=np.array(() if job.of_base else axes.temperatures, np.float32),
         temperature_log_lik=_sums(tokens.temperature_log_lik),
         top_ps=np.array(top_ps, np.float32),
         top_p_log_lik=_sums([] if greedy else tokens.top_p_log_lik),
-        ranks=np.zeros(0, np.float32) if greedy else tokens.ranks.astype(np.float32),
+        ranks=np.zeros(0, np.float32) if no_ranks else tokens.ranks.astype(np.float32),
         ranks_weaker=_sums([] if greedy else tokens.ranks_weaker),
         ranks_stronger=_sums([] if greedy else tokens.ranks_stronger),
-        rank_toll=job.toll + (asking.tokens.numeric + ROUNDING) * len(tokens.ranks),
+        rank_toll=0.0 if job.of_base else job.toll + (asking.tokens.numeric + ROUNDING) * len(tokens.ranks),
         temperature=job.sampling.temperature,
         top_p=job.sampling.top_p,
         detail=answer.detail or ("scored on the token ids of its text: its record has none" if job.toll else ""),

@@ -22,6 +22,10 @@ HELD_BACK = 0.05
 ROUNDING = 1e-4
 
 
+# Share of the way from the base to an adapter that is an alternative of the base's own responses, beside the adapter.
+HALFWAY = 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What is computed of each token.
@@ -45,6 +49,11 @@ class Settings:
     def edges(self) -> tuple[float, float]:
         """Shares of the adapter between which what is served counts as healthy."""
         return 1.0 - self.tolerance, 1.0 + self.tolerance
+
+    @property
+    def leaks(self) -> tuple[float, float]:
+        """Shares of an adapter between which what is served under the base's own name counts as the base."""
+        return -self.tolerance, self.tolerance
 
     def widened(self, requested: SamplingParameters) -> list[SamplingParameters]:
         """The request's sampler with each of ``top_ps``."""
@@ -97,6 +106,7 @@ class TokenScores:
     ranks_weaker, ranks_stronger: (B, N) chance of each of ``Settings.rank_bins`` bins for that rank, where the token is
     drawn at the lower or at the upper edge of the tolerance
     Greedy responses have nan in path_log_lik, top_p_log_lik and all of the ranks: their tokens are not drawn.
+    Responses of the base itself have ``log_l`` alone, see ``of_alternatives``.
     """
 
     log_l: Mapping[Alternative, Doubles]
@@ -107,6 +117,13 @@ class TokenScores:
     ranks: Doubles
     ranks_weaker: Doubles
     ranks_stronger: Doubles
+
+    @classmethod
+    def of_alternatives(cls, log_l: Mapping[Alternative, Doubles]) -> TokenScores:
+        """Without samplers, axes and ranks."""
+        n = len(next(iter(log_l.values())))
+        none = np.zeros((0, n))
+        return cls(log_l, {}, none, none, none, np.full(n, np.nan), none, none)
 
     def part(self, where: slice) -> TokenScores:
         """Some of the positions."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from probes.serving.engine import Engine, EngineIdentity, ServedModel
 
@@ -29,6 +30,24 @@ def state_of(engine: Engine) -> EngineState:
 def events_in_words(before: EngineState, now: EngineState) -> tuple[str, ...]:
     """What is another one now; nothing where the engine says the same as before."""
     return (*_of_identity(before.identity, now.identity), *_of_models(before.models, now.models))
+
+
+def engine_in_words(state: EngineState | None) -> str:
+    """Kind, version and settings of the engine; "" before the first look."""
+    if state is None:
+        return ""
+    identity = state.identity
+    return ", ".join(filter(None, (f"{identity.kind} {identity.version}".strip(), identity.fingerprint)))
+
+
+def source_in_words(state: EngineState | None, adapter: str) -> str:
+    """From where the engine loaded the adapter, and on which base; "" where it does not say. The last part of a path
+    alone: one volume is mounted at different places."""
+    served = next((model for model in state.models if model.name == adapter), None) if state else None
+    if served is None or not (served.root or served.parent):
+        return ""
+    parts = PurePath(served.root).name, f"on {served.parent}" if served.parent else ""
+    return " ".join(filter(None, parts))
 
 
 def _of_identity(before: EngineIdentity, now: EngineIdentity) -> Iterator[str]:

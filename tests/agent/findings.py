@@ -29,6 +29,7 @@ from detectors.records import (
     Cause,
     Comparison,
     Evidence,
+    FilesReplay,
     Identity,
     Interval,
     Measurement,
@@ -234,6 +235,10 @@ def golden(at: float = NOW, **more: Any) -> GoldenAccepted:
     return GoldenAccepted(adapter=ROUTER, base=BASE, accepted_at=at, **(fixed | more))
 
 
+def files_replay(at: float = NOW, **more: Any) -> FilesReplay:
+    return replace(FilesReplay(ROUTER, BASE, "sha256:gggg", at, True, 0.0, ACCEPTED), **more)
+
+
 def every_kind(at: float = NOW) -> tuple[Finding, ...]:
     """One finding of each kind of records.Finding."""
     degraded = alarm(at)
@@ -250,6 +255,7 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
         heartbeat(at),
         golden(at),
         Watching(at, ("adapter/ticket-router",)),
+        files_replay(at),
         SavedState(at, 2, "base", ("adapter/ticket-router",), b'{"alerts":{}}'),
     )
     return (base_round(7, at, 0.0, identity=SWAPPED), *seen)

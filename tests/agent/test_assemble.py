@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,9 @@ from agent.config import Adapter, Alerts, Config, Model, Role, Scoring, Served, 
 from agent.kafka.client import Config as KafkaConfig
 from agent.kafka.contract import Share
 from agent.kafka.owned_bases import OwnedBases
-from agent.worker.watched_bases import runner_of
+from agent.worker.response_scorer import NO_SCORING
+from agent.worker.watched_bases import ModelSettings, runner_of, watched_bases
+from agent.worker.worker import Schedule
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alarm_budget import YEAR_S, rounds_per_year
 from detectors.evidence.alternative import BASE, HALF_STRENGTH
@@ -41,7 +44,12 @@ from probes import runner_registry
 from probes.golden.archive import save
 from probes.golden.statistical_power import draws_to_alarm
 from probes.golden.weights import folder_of
+from probes.runner import Runner
+from probes.runners.memory import Runner as MemoryRunner
+from probes.runners.served import Runner as EngineRunner
+from probes.scoring.scoring_job import ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters, sampling_of
+from tests.agent import findings
 from tests.detectors.record_streams import traffic_round
 from tests.detectors.synthetic import make_base_round
 from tests.probes.goldens import golden
@@ -115,20 +123,23 @@ def streams(config: Config) -> int:
 
 
 def test_the_budget_counts_every_process_that_may_page_and_no_other(config: Config) -> None:
-    """Each detector that pages, once an adapter; the base's once there are two. One more that is told to page: more."""
+    """Each detector that pages, once an adapter; the base's once there are two; that of requests which name the base
+    once where responses are scored. One more that is told to page: more."""
     canaries_alone = config.model_copy(update={"kafka": None})
     assert streams(canaries_alone) == 1
     config = config.model_copy(update={"kafka": TOPIC})
     each = paging(default_configs(Tolerances())).count(SubjectKind.ADAPTER) - len(Mode)  # no engine is asked
-    assert streams(config) == each > 1
+    assert streams(config) == each + 1 > 2
     embedded_alone = config.model_copy(update={"scoring": Scoring(enabled=False)})
     assert streams(embedded_alone) == 1
     three = with_adapters(config, "a", "b", "c")
-    assert streams(three) == 3 * each + 1
+    assert streams(three) == 3 * each + 2
     louder = three.model_copy(update={"detectors": {"logit_shift": {"pages": True}}})
-    assert streams(louder) == 3 * (each + 1) + 1
-    unwatched = louder.models[0].model_copy(update={"replay": False})
-    assert streams(louder.model_copy(update={"models": (*config.models, unwatched)})) == each + 1
+    assert streams(louder) == 3 * (each + 1) + 2
+    unwatched = louder.models[0].model_copy(update={"replay": False, "name": "other"})
+    assert streams(louder.model_copy(update={"models": (*config.models, unwatched)})) == each + 1 + 1
+    namesake = with_adapters(config, "a", config.models[0].name)
+    assert streams(namesake) == 2 * each + 1, "whose requests these are is not known"
 
 
 def with_adapters(config: Config, *names: str) -> Config:
@@ -148,11 +159,12 @@ def test_with_one_interval_for_both_lines_the_threshold_is_to_the_last_bit_what_
 
 
 def test_each_stream_counts_with_the_rounds_of_its_own_line(config: Config) -> None:
-    """Three adapters: three streams of their canaries and one of their base's a minute, three of their responses."""
+    """Three adapters: three streams of their canaries and one of their base's a minute, three of their responses
+    and one of requests that name the base."""
     config = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a", "b", "c")
     quick = config.model_copy(update={"scoring": Scoring(every=5.0)})
-    assert stream_counts(quick) == {60.0: 4, 5.0: 3}
-    assert log_threshold(quick) == pytest.approx(math.log((4 / 60 + 3 / 5) * YEAR_S))
+    assert stream_counts(quick) == {60.0: 4, 5.0: 4}
+    assert log_threshold(quick) == pytest.approx(math.log((4 / 60 + 4 / 5) * YEAR_S))
     assert (promised(quick), promised(config)) == pytest.approx((1.0, 1.0))
 
 
@@ -163,9 +175,9 @@ def test_each_base_counts_with_its_own_cadence(config: Config) -> None:
     served = Served(url="http://localhost:8000")
     other = Model(name="other", served=served, adapters=(Adapter(name="b"), Adapter(name="c")))
     both = config.model_copy(update={"models": (*config.models, other)})
-    assert stream_counts(config) == {60.0: 2}
-    assert stream_counts(both) == {60.0: 2, 600.0: 3 + 2 * len(Mode)}
-    assert log_threshold(both) == pytest.approx(math.log((2 / 60 + 13 / 600) * YEAR_S))
+    assert stream_counts(config) == {60.0: 3}
+    assert stream_counts(both) == {60.0: 3, 600.0: 3 + 2 * len(Mode)}
+    assert log_threshold(both) == pytest.approx(math.log((3 / 60 + 13 / 600) * YEAR_S))
 
 
 def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
@@ -188,6 +200,49 @@ def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
     assert given == [("served", names, {})]
 
 
+def beside_its_engine(config: Config) -> Config:
+    """A base with files and an engine; of one of its adapters no folder is at hand."""
+    config = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a", "b")
+    (model,) = config.models
+    adapters = (model.adapters[0], Adapter(name="c"))
+    both = model.model_copy(update={"served": Served(url="http://localhost:8000"), "adapters": adapters})
+    return config.model_copy(
+        update={"models": (both,), "probes": config.probes.model_copy(update={"runner": "memory"})}
+    )
+
+
+def test_files_beside_an_engine_score_the_responses_and_are_replayed_by_a_runner_of_their_own(config: Config) -> None:
+    config = beside_its_engine(config)
+    schedule = Schedule(60.0, 512, seed=1)
+    (base,) = watched_bases(ModelSettings(config, schedule, ScoringOptions(), sampler_of(config)), lambda *_: None)
+    assert isinstance(base.runner, EngineRunner) and set(base.runner.config.adapters) == {"a", "c"}
+    assert base.files is not None and base.responses is not None and base.responses.runner is base.files.runner
+    assert isinstance(base.files.runner, MemoryRunner) and set(base.files.runner.config.adapters) == {"a"}
+    assert (base.files.adapters, base.files.every_s) == (("a",), 60.0)
+    assert stream_counts(config) == {600.0: 3 + 2 * len(Mode), 60.0: 3}, "canaries of the engine, and responses"
+
+
+def test_without_the_model_libraries_an_engine_is_asked_all_the_same(
+    config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = runner_registry.make
+
+    def without(name: str, filled_in: Mapping[str, Any], settings: Mapping[str, Any]) -> Runner:
+        if name != "served":
+            raise ModuleNotFoundError("No module named 'torch'", name="torch")
+        return make(name, filled_in, settings)
+
+    monkeypatch.setattr(runner_registry, "make", without)
+    settings = ModelSettings(
+        beside_its_engine(config), Schedule(60.0, 512, seed=1), ScoringOptions(), sampler_of(config)
+    )
+    (base,) = watched_bases(settings, lambda *_: None)
+    assert isinstance(base.runner, EngineRunner) and base.files is None
+    assert base.responses is not None
+    base.responses.process([findings.interaction(0, "a")], {}, lambda: False)
+    assert [score.detail for score in base.responses.take().scores] == [NO_SCORING]
+
+
 def promised(config: Config) -> float:
     page = _telemetry(config).page().decode()
     (line,) = [line for line in page.splitlines() if line.startswith("gapwatch_expected_false_pages")]
@@ -204,7 +259,7 @@ def test_every_sidecar_of_the_fleet_has_streams_of_its_own_and_the_promise_is_th
 ) -> None:
     one = with_adapters(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(every=5.0)}), "a", "b", "c")
     fleet = of_sidecars(one, sidecars)
-    assert stream_counts(fleet) == {60.0: 4 * sidecars, 5.0: 3 * sidecars}
+    assert stream_counts(fleet) == {60.0: 4 * sidecars, 5.0: 4 * sidecars}
     assert log_threshold(fleet) == pytest.approx(log_threshold(one) + math.log(sidecars))
     assert promised(fleet) == pytest.approx(1.0)
 
@@ -216,7 +271,7 @@ def test_what_a_witness_judges_counts_once_for_the_fleet_however_many_pods_there
     one = with_adapters(config.model_copy(update={"kafka": TOPIC, "scoring": Scoring(every=5.0)}), "a", "b", "c")
     fleet = of_sidecars(one, 64).model_copy(update={"role": role})
     counted = one.model_copy(update={"role": role})
-    assert stream_counts(fleet) == stream_counts(counted, 66) == {60.0: 4, 5.0: 3}
+    assert stream_counts(fleet) == stream_counts(counted, 66) == {60.0: 4, 5.0: 4}
     assert monitor_of(fleet).log_threshold == log_threshold(counted, 66) == log_threshold(one)
     assert promised(fleet) == pytest.approx(1.0)
 
@@ -230,9 +285,9 @@ def test_what_each_sidecar_asks_its_engine_counts_in_each_pod_beside_what_witnes
     served = Served(url="http://localhost:8000")
     models = tuple(model.model_copy(update={"served": served}) for model in one.models)
     both = of_sidecars(one.model_copy(update={"models": models}), 64)
-    assert stream_counts(one) == {60.0: 7}
+    assert stream_counts(one) == {60.0: 8}
     in_modes = 4 + 3 * len(Mode)
-    assert stream_counts(both) == {60.0: 7, 600.0: in_modes * 64}
+    assert stream_counts(both) == {60.0: 8, 600.0: in_modes * 64}
     by_engine_alone = tuple(model.model_copy(update={"path": None}) for model in models)
     assert stream_counts(both.model_copy(update={"models": by_engine_alone})) == {600.0: in_modes * 64}
 
@@ -287,7 +342,7 @@ def test_the_threshold_follows_the_fleet_while_the_agent_runs_and_over_a_restart
         judge = Judge(monitor_of(config), "prod", StateFile(config.state_dir), lambda _: None)
         _share_budget(config, judge, judge.pods)
         fleet = FleetSize(judge.pods, partial(answers.pop, 0))
-        _beat(config, judge, fleet, clock, lambda: None)
+        _beat(config, judge, fleet, clock, [])
         assert judge.log_threshold == log_threshold(config, pods)
         judge.save()
     assert answers == []
@@ -305,7 +360,9 @@ def test_a_sidecar_and_an_agent_apart_read_the_traffic_and_start_no_models(confi
     assert parts.feeds == (parts.traffic,) and parts.stores_traffic
     left = "base toy is watched by a witness; this pod replays nothing of it"
     does = f"{role}: samples and counts the traffic; loads no model"
-    assert parts.routes.parts()["role"] == (True, f"{does}; {left}")
+    statuses = parts.routes.parts()
+    assert statuses["role"] == (True, f"{does}; {left}")
+    assert statuses["bases"] == (True, "left to others: toy; nobody is known yet who judges them")
     parts.closing()
 
 

@@ -504,6 +504,27 @@ def test_responses_of_a_served_base_are_not_scored(tmp_path: Path) -> None:
     assert [config.scores(model) for model in config.models] == [False, True]
 
 
+@pytest.mark.parametrize(
+    ("role", "by_engine", "in_process", "scored"),
+    [("all", True, True, True), ("sidecar", True, False, False), ("witness", False, True, True)],
+)
+def test_a_base_with_files_and_an_engine_is_asked_of_the_one_loaded_from_the_other_or_both_by_the_role(
+    tmp_path: Path, role: str, by_engine: bool, in_process: bool, scored: bool
+) -> None:
+    both = GOOD["models"][0] | {"served": {"url": "http://localhost:8000", "every": "5m"}}
+    settings = {"models": [both], "probes": {"every": "30s"}, "kafka": TRAFFIC, "role": role}
+    config = load(written(tmp_path, GOOD | settings))
+    (model,) = config.models
+    assert (config.by_engine(model), config.in_process(model), config.scores(model)) == (by_engine, in_process, scored)
+    assert config.canaries_every(model) == (300.0 if by_engine else 30.0)
+    no_folder = [{key: value for key, value in own.items() if key != "path"} for own in both["adapters"]]
+    if role != "witness":  # which needs something to replay
+        (model,) = (
+            bare := load(written(tmp_path, GOOD | settings | {"models": [both | {"adapters": no_folder}]}))
+        ).models
+        assert bare.by_engine(model) and not bare.in_process(model), "nothing of its adapters is at hand"
+
+
 def test_rounds_of_responses_come_as_often_as_those_of_canaries_unless_the_file_says_otherwise(tmp_path: Path) -> None:
     as_canaries = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}}))
     of_their_own = load(written(tmp_path, GOOD | {"probes": {"every": "5m"}, "scoring": {"every": "10s"}}))
@@ -590,3 +611,16 @@ def test_witnesses_are_one_group_for_the_bases_and_each_its_own_for_the_traffic(
     assert (reading.topic, reading.group_id, reading.mode) == ("t", "gapwatch.witness.w-0", "group")
     assert witness.consumer_group == "gapwatch.witness"
     assert load(written(tmp_path, GOOD | {"role": "sidecar", "kafka": TRAFFIC})).consumer_group == "gapwatch"
+
+
+def test_requests_ask_for_a_base_by_its_name_or_by_the_one_that_its_engine_lists(tmp_path: Path) -> None:
+    """Where two bases, or a base and an adapter, have that name, nobody knows whose requests they are."""
+
+    def names(*models: dict[str, Any]) -> dict[str, str]:
+        return load(written(tmp_path, {"models": list(models)})).base_requests
+
+    engine, again = asked(base="org/Base"), asked(base="org/Base") | {"name": "again", "adapters": [{"name": "c"}]}
+    other = MORE | {"name": "n"}
+    assert names(engine, other) == {"org/Base": "m", "n": "n"}
+    assert names(engine, again, other) == {"n": "n"}
+    assert names(engine, other | {"adapters": [ONE | {"name": "n"}]}) == {"org/Base": "m"}

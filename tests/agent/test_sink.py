@@ -10,8 +10,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.clock import HandClock
-from agent.records import Finding, Heartbeat
-from agent.sink import Sinks
+from agent.errors import Retryable
+from agent.records import Finding, Heartbeat, Watching
+from agent.sink import TRIES, Sinks
 from agent.sinks.memory import Sink
 
 BEAT = Heartbeat(1.0, "pod-0", "test", 0.0, 0, 0)
@@ -129,6 +130,97 @@ def test_a_sink_that_goes_on_raising_is_tried_less_and_less_often_and_logged_onc
                 tried_at.append(second)
     assert tried_at == [1, 3, 7, 15, 31, 63, 123, 183]
     assert [line["event"] for line in lines] == ["part_failed"]
+
+
+class Choosy(Sink):
+    """It fails on heartbeats of one pod, as where no row can be made of one finding; of no pod, on everything."""
+
+    error: Exception = KeyError("a customer's name")
+    pod = "pod-1"
+    tries = 0
+
+    def submit(self, finding: Finding) -> None:
+        if not self.pod or (isinstance(finding, Heartbeat) and finding.pod == self.pod):
+            self.tries += 1
+            raise self.error
+        super().submit(finding)
+
+
+def test_a_finding_that_a_sink_goes_on_failing_on_is_set_aside_and_what_is_behind_it_comes_through() -> None:
+    clock, choosy, other = HandClock(), Choosy(), Sink()
+    sinks = Sinks([choosy, other], clock=clock)
+    beats = [replace(BEAT, pod=f"pod-{n}") for n in range(3)]
+    for beat in beats:
+        sinks.submit(beat)
+    with capture_logs() as lines:
+        for _ in range(2):
+            assert not sinks.flush() and sinks.set_aside == 0
+            clock.advance(60.0)
+        assert sinks.flush(), "so that what was read is committed"
+    assert list(choosy.findings) == [beats[0], beats[2]] and list(other.findings) == beats
+    assert choosy.tries == TRIES and sinks.set_aside == 1
+    (said,) = [line for line in lines if line["event"] == "finding_set_aside"]
+    assert said == {
+        **{"event": "finding_set_aside", "log_level": "error", "part": "sink test_sink", "error": "KeyError"},
+        **{"finding": "Heartbeat", "at": BEAT.at},
+    }
+    assert sinks.statuses["sink test_sink"][0], "one of its kind was taken since"
+    assert sinks.statuses["sink test_sink"][1].endswith("; findings set aside since the start: 1")
+
+
+def test_until_one_of_its_kind_is_taken_the_sink_is_not_well() -> None:
+    clock, choosy = HandClock(), Choosy()
+    sinks = Sinks([choosy], clock=clock)
+    sinks.submit(replace(BEAT, pod="pod-1"))
+    sinks.submit(Watching(1.0, ()))
+    for _ in range(3):
+        clock.advance(60.0)
+        sinks.flush()
+    ok, words = sinks.statuses["sink test_sink"]
+    assert not ok and words.endswith("(the latest Heartbeat failed with KeyError; the log has the traceback)")
+    assert "customer" not in words
+    sinks.submit(BEAT)
+    assert sinks.statuses["sink test_sink"][0]
+
+
+@pytest.mark.parametrize("error", [OSError("no disk"), MemoryError(), Retryable("clickhouse", "away"), TimeoutError()])
+def test_what_is_not_a_findings_fault_sets_none_aside(error: Exception) -> None:
+    clock, choosy = HandClock(), Choosy()
+    choosy.error = error
+    sinks = Sinks([choosy], clock=clock)
+    for number in range(3):
+        sinks.submit(replace(BEAT, pod=f"pod-{number}"))
+    for _ in range(20):
+        clock.advance(60.0)
+        assert not sinks.flush()
+    assert sinks.set_aside == 0 and len(choosy.findings) == 1
+    choosy.pod = "none"
+    clock.advance(60.0)
+    assert sinks.flush() and len(choosy.findings) == 3
+
+
+def test_a_sink_that_fails_on_everything_sets_nothing_aside() -> None:
+    clock, choosy = HandClock(), Choosy()
+    choosy.pod = ""
+    sinks = Sinks([choosy], clock=clock)
+    for number in range(3):
+        sinks.submit(replace(BEAT, pod=f"pod-{number}"))
+    for _ in range(20):
+        clock.advance(60.0)
+        assert not sinks.flush()
+    choosy.pod = "none"
+    clock.advance(60.0)
+    assert sinks.flush() and len(choosy.findings) == 3 and sinks.set_aside == 0
+
+
+def test_a_finding_with_nothing_behind_it_waits() -> None:
+    clock, choosy = HandClock(), Choosy()
+    sinks = Sinks([choosy], clock=clock)
+    sinks.submit(replace(BEAT, pod="pod-1"))
+    for _ in range(10):
+        clock.advance(60.0)
+        assert not sinks.flush()
+    assert sinks.set_aside == 0
 
 
 def test_a_flush_that_raises_has_not_flushed() -> None:

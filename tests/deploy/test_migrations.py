@@ -29,7 +29,8 @@ APPLIED = {
     "019_runs_of_verdicts.sql": "151e7743a1ac0bf4",
     "020_states.sql": "a784a482daecc6d9",
     "021_ownership.sql": "fecaf1d76ed3a267",
-    "022_served_modes.sql": "48eb02e1db952d68",
+    "022_served_modes.sql": "0cb9c1d5e7603f83",
+    "023_files_beside_an_engine.sql": "66f5b94a876d29e1",
     "024_incidents_and_prompts.sql": "fb8a316f18e0ef2d",
     "025_watch.sql": "09ccd02a56fe94b7",
 }

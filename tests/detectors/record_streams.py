@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.evidence.alternative import BASE
+from detectors.evidence.alternative import BASE, other_adapter
 from detectors.kinds.token_calibration import Config
 from detectors.records import BaseRound, Round, SubjectKind
 from detectors.registry import OfEnginesAlone
@@ -46,7 +46,8 @@ class Stream:
             within = number % 100_000
             return embedding(number // 100_000, within, 1.5 if fault == "broken" and within >= self.warm_up else 0.0)
         if self.reads is TrafficRound:
-            return traffic_round(fault, number, draws, self.subject)
+            adapters = ("router",) if self.about is SubjectKind.BASE_REQUESTS else ()
+            return traffic_round(fault, number, draws, self.subject, adapters)
         record = BaseRound("smol", number, number * EVERY_S, tuple(self._members(fault, number, draws)))
         return with_cells(record) if self.in_modes else record
 
@@ -83,10 +84,15 @@ def traffic_score(fault: str, rng: np.random.Generator, adapter: str = "router",
     )  # fmt: skip
 
 
-def traffic_round(fault: str, number: int, draws: int, adapter: str = "router") -> TrafficRound:
+def traffic_round(
+    fault: str, number: int, draws: int, adapter: str = "router", adapters: tuple[str, ...] = ()
+) -> TrafficRound:
+    """adapters: of the base, where that is whose responses they are"""
     rng = np.random.default_rng([number, 3])
     scores = tuple(traffic_score(fault, rng, adapter) for _ in range(draws))
-    return TrafficRound("smol", number, number * EVERY_S, (adapter,), scores)
+    if adapters:
+        scores = tuple(replace(score, alternatives=(other_adapter("router"),)) for score in scores)
+    return TrafficRound("smol", number, number * EVERY_S, adapters or (adapter,), scores)
 
 
 def stream_for(detector: Any, config: Any) -> Stream:
@@ -96,6 +102,8 @@ def stream_for(detector: Any, config: Any) -> Stream:
         in_modes = isinstance(config, OfEnginesAlone)
         return Stream(BaseRound, subject, detector.about, 1, 0, 10**9, True, in_modes)
     if detector.reads is TrafficRound:
+        if detector.about is SubjectKind.BASE_REQUESTS:
+            return Stream(TrafficRound, "smol", detector.about, 1, 0, 10**9, True)
         return Stream(TrafficRound, "router", detector.about, 1, 0, 10**9, True)
     assert detector.reads is Embedding, f"no maker for {detector.reads.__name__}: add one here"
     size, block = config.smallest_bank, config.block

@@ -66,7 +66,8 @@ def test_names_its_null_and_its_guarantee(kind: ModuleType) -> None:
 def test_pages_only_by_evidence_that_opens_incidents(kind: ModuleType) -> None:
     settings = {"pages": True} if "pages" in kind.Config.__dataclass_fields__ else {}
     detector = kind.Detector(kind.Config(**settings))
-    opens = detector.reads is BaseRound or (detector.reads, detector.about) == (TrafficRound, SubjectKind.ADAPTER)
+    about_responses = (SubjectKind.ADAPTER, SubjectKind.BASE_REQUESTS)
+    opens = detector.reads is BaseRound or (detector.reads is TrafficRound and detector.about in about_responses)
     assert opens or not detector.pages
 
 

@@ -348,7 +348,11 @@ def test_retention_over_rounds_starts_again_when_an_incident_opens_and_when_it_e
 
 
 SMALL_BANKS = default_configs(Tolerances()) | {"embedding_drift": embedding_drift.Config(reference_size=16, block=4)}
-FIRST = [(SubjectKind.BASE, "smol"), *((SubjectKind.ADAPTER, name) for name in ADAPTERS)]
+FIRST = [
+    (SubjectKind.BASE, "smol"),
+    (SubjectKind.BASE_REQUESTS, "smol"),
+    *((SubjectKind.ADAPTER, name) for name in ADAPTERS),
+]
 SECOND = [(kind, f"{name}2") for kind, name in FIRST]
 HALF_WAY = 60
 
@@ -360,7 +364,9 @@ def two_bases() -> list[BaseRound | TrafficRound | Embedding]:
         fault = "not_applied" if 8 <= number < 15 else "edge" if number < 8 else "healthy"
         canaries = with_cells(make_base_round(ALL | {"router": fault, "rewriter": "edge"}, number))
         responses = make_traffic_round("broken" if 9 <= number < 12 else "healthy", number, 3)
-        own = (canaries, replace(responses, adapters=ADAPTERS), embedding(0, number))
+        requests = make_traffic_round("broken" if 12 <= number < 16 else "healthy", number, 3, "smol", ADAPTERS)
+        both = replace(responses, adapters=ADAPTERS, scores=(*responses.scores, *requests.scores))
+        own = (canaries, both, embedding(0, number))
         records += [one for record in own for one in (record, of_second_base(record))]
     return records
 

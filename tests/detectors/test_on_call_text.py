@@ -20,6 +20,8 @@ from tests.detectors.diagnosis.examples import of_bases, of_canaries, of_respons
 
 # No cause at all.
 WITHOUT_TEXT = {Cause.NONE}
+# No canary is a request that names the base.
+BY_RESPONSES_ALONE = {Cause.BASE_ANSWERED_BY_ADAPTER}
 IMPERATIVES = (
     *(
         "check",
@@ -79,7 +81,8 @@ def name_of(diagnosis: Diagnosis | ResponseDiagnosis) -> str:
 
 def test_every_cause_has_its_text_and_every_text_a_diagnosis_that_uses_it() -> None:
     used = {(one.cause, wording.canary_variant(one)) for one in of_canaries()}
-    assert used == set(text.BY_CANARIES) and {cause for cause, _ in used} == set(Cause) - WITHOUT_TEXT
+    assert used == set(text.BY_CANARIES)
+    assert {cause for cause, _ in used} == set(Cause) - WITHOUT_TEXT - BY_RESPONSES_ALONE
     assert {(one.cause, wording.response_variant(one)) for one in of_responses()} == set(text.BY_RESPONSES)
     beside = {
         name for one in of_canaries() for name in (*wording.beside_the_cause(one), *wording.beside_the_round(one))

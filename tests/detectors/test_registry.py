@@ -60,5 +60,6 @@ def test_settings_that_depend_on_the_fleet_are_found_by_what_they_have() -> None
     settings = {name: detector.config for name, detector in detectors().items()}
     aware = {name: config for name, config in settings.items() if isinstance(config, ThresholdAware)}
     assert [name for name, config in settings.items() if isinstance(config, SeveralStreams)] == ["traffic_likelihood"]
-    assert list(aware) == ["traffic_likelihood"]
-    assert aware["traffic_likelihood"].with_threshold(15.0).log_threshold == 15.0  # type: ignore[attr-defined]
+    assert list(aware) == ["base_likelihood", "traffic_likelihood"]
+    for config in aware.values():
+        assert config.with_threshold(15.0).log_threshold == 15.0  # type: ignore[attr-defined]

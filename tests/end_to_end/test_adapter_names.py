@@ -27,6 +27,7 @@ from detectors.records import FaultKind
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.causes.fault_signatures import signature_of, why_no_copies
 from probes.golden.record import Golden
+from probes.runner import Breakable
 from tests.clickhouse_http import ClickHouseServer
 from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
 
@@ -99,7 +100,7 @@ def test_its_neighbour_is_replayed_on_top_of_it_by_its_name(config: Config) -> N
     runner = runner_of(config, config.models[0])
     runner.open()
     held = goldens_of(config, config.models[0])[NAME]
-    assert isinstance(held, Golden) and why_no_copies(runner, held) == ""
+    assert isinstance(held, Golden) and isinstance(runner, Breakable) and why_no_copies(runner, held) == ""
     for part in ("", "*0.5"):
         assert isinstance(signature_of(runner, held, mixture(FaultKind.STACKED, NEIGHBOUR, part), lambda: False), list)
     runner.close()

@@ -11,11 +11,16 @@ import pytest
 import yaml
 
 from agent.records import Notice, NoticeKind, NoticeReason
-from detectors.records import Cause, Reason, Status, Verdict
+from detectors import on_call_text
+from detectors.records import Cause, FilesReplay, FilesState, KnownBy, Reason, ShareOf, Status, Verdict
+from probes.canaries.watched_files import WatchedFiles
 from probes.runners import memory
 from probes.runners.served import Config, Runner
+from probes.scoring.scoring_job import ScoringOptions
+from tests.clickhouse_http import ClickHouseServer
 from tests.end_to_end.assembled import Assembled
-from tests.end_to_end.world import ADAPTERS, Line, World
+from tests.end_to_end.test_traffic_in_memory import serve, turn
+from tests.end_to_end.world import ADAPTERS, EVERY_S, Line, World, new_runner
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 
@@ -28,15 +33,46 @@ def server() -> Iterator[Server]:
         yield running
 
 
+def engine(server: Server) -> memory.Runner:
+    """It has no users who would wait for what is asked in a minute."""
+    limits = {"tokens_a_minute": 10**9, "requests_a_minute": 10**9}
+    config = Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, ""), limits=limits)
+    return cast(memory.Runner, Runner(config))
+
+
 @pytest.fixture
 def world(tmp_path: Path, goldens: Path, server: Server) -> Iterator[World]:
     """An agent in memory but for its runner, which asks the server over HTTP."""
-    runner = Runner(Config({"url": server.url}, server.engine.base, dict.fromkeys(ADAPTERS, "")))
-    with World(tmp_path, goldens, line=Line(runner=cast(memory.Runner, runner))) as opened:
+    with World(tmp_path, goldens, line=Line(runner=engine(server))) as opened:
         yield opened
 
 
-def last(world: World, subject: str) -> Verdict:
+class BesideItsFiles(World):
+    """An agent whose engine answers the canaries, with the files in the same pod. ``in_files`` puts a fault in them."""
+
+    def __init__(self, folder: Path, goldens: Path, server: Server, scoring: ScoringOptions | None = None) -> None:
+        self.files = WatchedFiles(new_runner(), ADAPTERS, EVERY_S)
+        super().__init__(folder, goldens, line=Line(runner=engine(server), files=self.files, scoring=scoring))
+        self.runner = cast(memory.Runner, self.files.runner)  # responses are written as it would write them
+
+    def in_files(self, fault: str) -> None:
+        self.runner.inject("alpha", fault)
+
+    def turn_both(self) -> None:
+        """A round of the engine, and one of the files after it."""
+        before = len(self.sink.of(FilesReplay))
+        self.turn_round()
+        self.turn_until(lambda: len(self.sink.of(FilesReplay)) > before)
+
+
+@pytest.fixture
+def beside(tmp_path: Path, goldens: Path, server: Server) -> Iterator[BesideItsFiles]:
+    made = BesideItsFiles(tmp_path, goldens, server, ScoringOptions())
+    with made:
+        yield made
+
+
+def last(world: World | Assembled, subject: str) -> Verdict:
     return [verdict for verdict in world.sink.verdicts if verdict.subject == subject][-1]
 
 
@@ -94,6 +130,94 @@ def test_an_engine_that_is_away_or_no_more_lists_an_adapter_is_no_fault_of_an_ad
     assert last(world, "beta").reason is Reason.NOT_SERVED and "does not list it" in world.rounds[-1].members[1].detail
     assert last(world, "alpha").status is Status.HEALTHY
     assert world.sink.notices == []
+
+
+@pytest.mark.parametrize(
+    ("in_files", "in_engine", "said", "state"),
+    [
+        ("none", "none", "", FilesState.AS_ACCEPTED),
+        ("none", "not_applied", "the files are as accepted (replayed in this pod at", FilesState.AS_ACCEPTED),
+        ("not_applied", "none", "the engine answers as accepted and the files do not", FilesState.NOT_AS_ACCEPTED),
+        ("not_applied", "not_applied", "the files do not answer as accepted either", FilesState.NOT_AS_ACCEPTED),
+    ],
+)
+def test_a_fault_of_the_files_is_told_from_one_of_the_engine_and_pages_only_where_it_is_served(
+    beside: BesideItsFiles, server: Server, in_files: str, in_engine: str, said: str, state: FilesState
+) -> None:
+    beside.turn_round()
+    beside.turn_until(lambda: bool(beside.sink.of(FilesReplay)))
+    beside.in_files(in_files)
+    server.engine.faults.of_adapter |= {"alpha": in_engine} if in_engine != "none" else {}
+    for _ in range(2):  # the engine comes first in each: the first alarm has no replay of these files yet
+        beside.turn_both()
+    beside.turn_round()
+    verdict = last(beside, "alpha")
+    assert verdict.answered_by.startswith("vllm 0.33") and verdict.files.by is KnownBy.THIS_POD
+    assert verdict.files.state is state
+    assert said in verdict.explanation if said else "files" not in verdict.explanation
+    assert [page.verdict.subject for page in pages(beside)] == (["alpha"] if in_engine != "none" else [])
+    assert "cause not refined" not in verdict.explanation and "not replayed" not in verdict.explanation
+    assert all(verdict.status is Status.HEALTHY for verdict in (last(beside, "beta"), last(beside, "gamma")))
+
+
+def test_files_in_the_pod_score_the_responses_of_its_engine(beside: BesideItsFiles) -> None:
+    beside.turn_round()
+    beside.turn_first_responses()
+    serve(beside, "alpha", None)
+    turn(beside, 8)
+    beside.turn_until(lambda: bool(pages(beside)))
+    (page,) = pages(beside)
+    assert page.verdict.share_of is ShareOf.RESPONSES
+    assert on_call_text.ENGINE_CANARIES_HEALTHY in page.details["seen"]
+
+
+def test_a_page_says_what_a_witness_has_replayed_as_the_store_knows_it(
+    tmp_path: Path, goldens: Path, server: Server
+) -> None:
+    """Two agents and one store: one replays files, the other one has an address alone."""
+    store = ClickHouseServer(tmp_path / "store").start()
+    try:
+        with ExitStack() as opened:
+            opened.callback(store.stop)
+            asks, replays = (tmp_path / name for name in ("engine-0", "witness-0"))
+            served = {
+                "url": server.url,
+                "base": server.engine.base,
+                "every": 1.0,
+                "limits": {"tokens_per_minute": 10**9, "requests_per_minute": 10**9},
+            }
+            configured(asks, goldens, store, {"name": "tiny", "served": served, "adapters": bare()})
+            files = [{"name": name, "path": str(tmp_path / f"{name}-v1")} for name in ADAPTERS]
+            configured(replays, goldens, store, {"name": "tiny", "path": str(tmp_path), "adapters": files})
+            witness = Assembled(replays / "gapwatch.yaml", opened, PATIENCE_S)
+            witness.until(lambda: bool(witness.sink.of(FilesReplay)))
+            agent = Assembled(asks / "gapwatch.yaml", opened, PATIENCE_S)
+            agent.until(lambda: last(agent, "alpha").files.by is KnownBy.WITNESS if agent.rounds else False)
+            server.engine.faults.of_adapter["alpha"] = "not_applied"
+            agent.until(lambda: bool(agent.sink.notices))
+            (page,) = agent.sink.notices
+            assert page.verdict.files.state is FilesState.AS_ACCEPTED and page.verdict.files.pod == "witness-0"
+            assert "the files are as accepted (replayed by witness-0 at" in page.details["seen"]
+            assert page.details["seen"].endswith(" UTC) and the engine serves the base")
+    finally:
+        store.stop()
+
+
+def bare() -> list[dict[str, str]]:
+    return [{"name": name} for name in ADAPTERS]
+
+
+def configured(folder: Path, goldens: Path, store: ClickHouseServer, model: dict[str, object]) -> None:
+    folder.mkdir()
+    settings = {
+        "models": [model],
+        "pod": folder.name,
+        "probes": {"golden_dir": str(goldens), "seed": 5, "runner": "memory", "every": "1s"},
+        "clickhouse": {"dsn": f"clickhouse://default@127.0.0.1:{store.port}/gapwatch"},
+        "telemetry": {"prometheus_port": 0, "control_port": 0},
+        "state_dir": "state",
+    }
+    (folder / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
 
 
 @pytest.mark.parametrize("own", [{"role": "all"}, {}], ids=["all", "no role"])

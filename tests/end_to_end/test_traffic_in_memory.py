@@ -17,7 +17,7 @@ from agent.worker.response_feed import GRACE_S
 from agent.worker.silence import STUCK_S
 from detectors import on_call_text
 from detectors.kinds import embedding_drift
-from detectors.records import Cause, Evidence, Reason, Status, Verdict
+from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
 from detectors.traffic_records import Calibration, Embedding, ScoringMode, Side, TrafficRound
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner, golden_name
@@ -105,6 +105,32 @@ def test_a_base_that_answers_under_the_name_pages_and_its_end_resolves(alone: Wo
     # Nobody has asked gamma for three rounds: that is shown, and wakes nobody.
     assert latest(alone, "gamma").reason is Reason.NO_TRAFFIC
     assert {n.verdict.subject for n in alone.sink.notices} == {"alpha"}
+
+
+def test_an_adapter_that_answers_requests_for_the_base_pages_as_that_and_its_end_resolves(alone: World) -> None:
+    first_round(alone)
+    serve(alone, "tiny", None)
+    serve(alone, "beta", "beta")
+    turn(alone, 16)
+    assert pages(alone) == []
+    for _ in range(2):
+        serve(alone, "tiny", "beta")
+        serve(alone, "beta", "beta")
+        turn(alone, 16)
+    (page,) = pages(alone)
+    assert (
+        page.dedup_key == "gapwatch/test/base_requests/tiny" and page.verdict.subject_kind is SubjectKind.BASE_REQUESTS
+    )
+    assert page.summary.startswith("[test] requests for base tiny: base answered by adapter")
+    assert "like beta" in page.details["first action"]
+    assert page.details["runbook"].startswith("gapwatch runbook base_answered_by_adapter")
+    assert latest(alone, "beta").status is Status.HEALTHY
+
+    for _ in range(3):
+        serve(alone, "tiny", None)
+        turn(alone, 8)
+    kinds = [(notice.kind, notice.reason) for notice in alone.sink.notices]
+    assert kinds == [(NoticeKind.TRIGGER, NoticeReason.DEGRADED), (NoticeKind.RESOLVE, NoticeReason.RECOVERED)]
 
 
 def test_all_adapters_lost_at_once_are_one_page_and_one_resolve(alone: World) -> None:

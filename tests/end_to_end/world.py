@@ -32,6 +32,7 @@ from detectors.records import BaseRound
 from detectors.traffic_records import Embedding, TrafficScore
 from detectors.verdicts.incident import Rules
 from probes.canaries.canary_file import Canary, CanarySet
+from probes.canaries.watched_files import WatchedFiles
 from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import save
@@ -73,13 +74,14 @@ def new_runner() -> Runner:
 @dataclass(frozen=True, slots=True)
 class Line:
     """How one agent is set up. scoring: how responses are scored, None where they are not; runner, monitor: None for a
-    new one; fleet: what the store says of other pods"""
+    new one; fleet: what the store says of other pods; files: of the base, beside an engine that answers its canaries"""
 
     schedule: Schedule = PLAIN
     scoring: ScoringOptions | None = None
     runner: Runner | None = None
     monitor: Monitor | None = None
     fleet: AskFleet = lambda _: ALONE
+    files: WatchedFiles | None = None
 
 
 class World:
@@ -97,19 +99,20 @@ class World:
         self.clock = HandClock()
         self.topic = topic or MemoryTopic()
         self.sink = Sink()
-        self.scorer = ResponseScorer(self.runner, line.scoring)
+        by_files = line.files.runner if line.files else self.runner
+        self.scorer = ResponseScorer(by_files, line.scoring, base="tiny")
         shelf = Goldens(goldens, "tiny", dict.fromkeys(ADAPTERS, ""))
         schedule = line.schedule
         canaries = CanaryFeed({"tiny": ADAPTERS}, schedule.every_s if schedule.canaries else None)
         self.responses = ResponseFeed({"tiny": ADAPTERS}, schedule.responses_every_s or EVERY_S, bool(line.scoring))
-        base = WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.scorer)
+        base = WatchedBase("tiny", self.runner, shelf, ADAPTERS, self.scorer, files=line.files)
         self.worker = Worker([base], schedule, self.clock, [canaries.receive, self.responses.receive])
         sampling = SamplingConfig(rate=1.0, per_adapter_per_minute=1000)
         monitor = line.monitor or Monitor(Rules(Tolerances(), log_threshold=15.0))
         self.judge = Judge(monitor, "test", StateFile(folder), line.fleet, JudgedBases({"tiny": ADAPTERS}))
         self.judge.gained(["tiny"], self.clock.now(), at_start=True)
         sinks = Sinks([self.sink, *others])
-        sampler = TrafficSampler(sampling, ADAPTERS)
+        sampler = TrafficSampler(sampling, ADAPTERS, bases={"tiny": "tiny"})
         consumer = MemoryConsumer(self.topic)
         self.traffic = TrafficFeed(consumer, sampler, dict, self.judge.judged, flush=sinks.flush)
         self.app = App(

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.node.faults import FAULTS, HEALTHY_POD, KILLED, Fault, measure_fault, replaced_pod
+from benchmarks.node.faults import ASKING_POD, FAULTS, HEALTHY_POD, KILLED, Fault, measure_fault, replaced_pod
 from benchmarks.node.sidecar_pod import shipped
 from benchmarks.node.single_node import Node
+from tests.end_to_end.world import ADAPTERS
 
 pytestmark = [pytest.mark.node, pytest.mark.timeout(600)]
 
@@ -27,6 +28,13 @@ def test_a_healthy_sidecar_lets_the_engine_start_and_says_that_every_part_is_ok(
     outcome = measure_fault(node, HEALTHY_POD, tmp_path / "pod", None)
     assert outcome.start_s is not None, outcome.log
     assert (outcome.unready_s, outcome.silent_s, outcome.restarts) == (0, 0, 0), outcome.log
+
+
+def test_a_sidecar_as_it_ships_judges_what_its_engine_answers_within_its_memory(node: Node, tmp_path: Path) -> None:
+    outcome = measure_fault(node, ASKING_POD, tmp_path / "pod", None)
+    assert outcome.start_s is not None, outcome.log
+    assert (outcome.unready_s, outcome.silent_s, outcome.restarts) == (0, 0, 0), outcome.log
+    assert {outcome.statuses.get(name) for name in ADAPTERS} == {ASKING_POD.status}, f"{outcome.unwell}; {outcome.log}"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))

@@ -69,10 +69,11 @@ def serving(
     fields: str = "vllm",
     settings: Settings | None = None,
     transport: Transport | None = None,
+    port: int = 0,
 ) -> Iterator[Server]:
-    """A server with this engine behind it, until the end of the block."""
+    """A server with this engine behind it, until the end of the block. port: on the loopback, 0 for a free one"""
     owner = Server(engine or ToyEngine(), FIELDS[fields], settings or Settings(), transport or Transport())
-    listening = ThreadingHTTPServer(("127.0.0.1", 0), _handler(owner))
+    listening = ThreadingHTTPServer(("127.0.0.1", port), _handler(owner))
     listening.daemon_threads = True
     owner.url = f"http://127.0.0.1:{listening.server_address[1]}"
     thread = threading.Thread(target=listening.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)

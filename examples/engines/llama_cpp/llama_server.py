@@ -12,14 +12,17 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 
 @contextlib.contextmanager
-def llama_server(base: Path, adapters: Sequence[Path] = (), log: Path | None = None, alias: str = "") -> Iterator[str]:
+def llama_server(
+    base: Path, adapters: Sequence[Path] = (), log: Path | None = None, alias: str = "", options: Sequence[str] = ()
+) -> Iterator[str]:
     """Its address, while the block runs. base, adapters: GGUF files; log: what it writes, None to drop it.
 
-    alias: the base's name in its list of models, by default its path. Raises RuntimeError where it does not start.
+    alias: the base's name in its list of models, by default its path; options: of ``serve``. Raises RuntimeError where
+    it does not start.
     """
     named = [part for adapter in adapters for part in ("--adapter", str(adapter))]
     command = [sys.executable, "-m", "examples.engines.llama_cpp.serve", str(base), *named]
-    command += ["--port", "0", "--alias", alias]
+    command += ["--port", "0", "--alias", alias, *options]
     with contextlib.ExitStack() as stack:
         written = stack.enter_context(log.open("w")) if log else subprocess.DEVNULL
         server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=written, text=True, cwd=CHECKOUT)

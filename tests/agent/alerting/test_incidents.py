@@ -54,6 +54,10 @@ RENDERED = verdict(reason=Reason.TEMPLATE_CHANGED, identity=ACCEPTED)
 OTHER_TEMPLATE = verdict(reason=Reason.TEMPLATE_CHANGED, identity=TEMPLATE)
 OTHER_TOKENIZER = verdict(reason=Reason.TOKENIZER_CHANGED, identity=TOKENIZER)
 OTHER_FILES = verdict(reason=Reason.ADAPTER_MOVED, identity=FILES)
+ENGINE = replace(ACCEPTED, golden_engine="vllm 0.32.0, aa", live_engine="vllm 0.33.0, bb")
+OTHER_ENGINE = verdict(reason=Reason.ENGINE_MOVED, identity=ENGINE)
+SOURCE = replace(ACCEPTED, golden_source="v1 on smollm2", live_source="v2 on smollm2")
+OTHER_SOURCE = verdict(reason=Reason.ENGINE_MOVED, identity=SOURCE)
 
 
 def other(seen: Verdict) -> Verdict:
@@ -395,6 +399,10 @@ CHANGE_CASES = {
     ),
     "also where only the rendered ids show it": ([[RENDERED], [RENDERED]], [[NEW_TEMPLATE], []]),
     "so is another tokenizer": ([[OTHER_TOKENIZER, other(OTHER_TOKENIZER)], [OTHER_TOKENIZER]], [[NEW_WORDS], []]),
+    "another engine is the base's, and another source is each adapter's own": (
+        [[OTHER_ENGINE, other(OTHER_ENGINE)], [OTHER_SOURCE, other(OTHER_SOURCE)], [OTHER_ENGINE]],
+        [[("change", "engine_moved")], [("change", "source_moved")] * 2, []],
+    ),
     "other files are each adapter's own": (
         [[OTHER_FILES, other(OTHER_FILES)], [OTHER_FILES, other(OTHER_FILES)]],
         [[NEW_FILES, NEW_FILES], []],
@@ -483,6 +491,13 @@ def test_changes_are_reported_as_what_they_are_and_once(
         (RENDERED, NoticeReason.TEMPLATE_CHANGED, "other token ids (tokenizer or chat template), its", BASE_KEY),
         (OTHER_TOKENIZER, NoticeReason.TOKENIZER_CHANGED, "base smollm2: other tokenizer files (sha256:k2)", BASE_KEY),
         (OTHER_FILES, NoticeReason.ADAPTER_MOVED, "ticket-router: other files (sha256:dddd) on the same base", KEY),
+        (
+            OTHER_ENGINE,
+            NoticeReason.ENGINE_MOVED,
+            "base smollm2: another engine or other settings (vllm 0.33.0, bb; accepted: vllm 0.32.0, aa)",
+            BASE_KEY,
+        ),
+        (OTHER_SOURCE, NoticeReason.SOURCE_MOVED, "loaded it from v2 on smollm2 (accepted: v1 on smollm2)", KEY),
         (
             CHANGED,
             NoticeReason.TOLERATED_CHANGE,

@@ -12,13 +12,13 @@ import orjson
 import pytest
 
 from agent.alerting.checkpoint import StateFile
-from agent.alerting.fleet import ALONE
+from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet
 from agent.alerting.judge import Judge
 from agent.records import Finding, GoldenAccepted, Notice, NoticeReason, ScoredResponses
 from detectors.canaries.tolerance import Tolerances
 from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Evidence, Verdict
+from detectors.records import THE_FILES, BaseRound, Evidence, FilesReplay, FilesRound, Identity, Verdict
 from detectors.traffic_records import Embedding, Side, TrafficScore
 from detectors.verdicts.incident import Rules
 from tests.detectors.responses import AGAINST, FOR, score, traffic_round
@@ -275,6 +275,88 @@ def test_a_file_of_an_earlier_version_has_the_references_within(tmp_path: Path) 
     stored["state"]["monitor"]["drift"] = own_past["drift"]
     path.write_bytes(orjson.dumps(stored))
     assert references(judge(tmp_path)) == 5
+
+
+ENGINE = "vllm 0.33.0, scoring in the prompt"
+GOLDEN = make_base_round(HEALTHY).members[0].measurements[0].comparison.reference.golden
+
+
+def asked(by: str, faults: Mapping[str, str], number: int) -> BaseRound:
+    round = make_base_round(faults, number)
+    return replace(round, members=tuple(replace(member, answered_by=by) for member in round.members))
+
+
+def of_engine(folder: Path, fleet: Fleet | None = ALONE) -> Judge:
+    """After a healthy round of its engine; the golden records in force are those of the rounds."""
+    made = Judge(Monitor(Rules(Tolerances(), 20.0)), "prod", StateFile(folder), lambda _: fleet)
+    for name in ADAPTERS:
+        made(GoldenAccepted(name, "smol", GOLDEN, "", "", 0.0, b""), 0.0)
+    made(asked(ENGINE, HEALTHY, 0), 0.0)
+    return made
+
+
+def page(findings: Sequence[Finding]) -> Notice:
+    (notice,) = [finding for finding in findings if isinstance(finding, Notice)]
+    return notice
+
+
+def test_a_page_says_what_this_pod_has_replayed_from_the_files_beside_its_engine(tmp_path: Path) -> None:
+    made = of_engine(tmp_path)
+    files = made(FilesRound(asked(THE_FILES, HEALTHY, 1)), 60.0)
+    assert [type(finding) for finding in files] == [FilesReplay] * 3
+    opened = page(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 2), 120.0))
+    sentence = "the files are as accepted (replayed in this pod at 00:01 UTC) and the engine serves the base"
+    assert sentence in opened.details["seen"]
+    assert opened.details["canaries answered by"] == ENGINE
+
+
+def test_files_at_fault_beside_an_engine_that_holds_the_former_ones_are_said_and_page_nobody(tmp_path: Path) -> None:
+    made = of_engine(tmp_path)
+    made(FilesRound(asked(THE_FILES, HEALTHY | {"router": "not_applied"}, 1)), 60.0)
+    findings = made(asked(ENGINE, HEALTHY, 2), 120.0)
+    assert notices(findings) == [] and verdicts(findings)["router"].status.value == "healthy"
+    assert "the engine answers as accepted and the files do not" in verdicts(findings)["router"].explanation
+    assert "files" not in verdicts(findings)["rewriter"].explanation
+
+
+@pytest.mark.parametrize(
+    ("fleet", "said"),
+    [
+        (None, "whether the files are as accepted is not known"),
+        (Fleet(), "whether the files are as accepted is not known"),
+        (Fleet(files={"router": FilesReplay("router", "smol", GOLDEN, 90.0, True, 0.0, Identity(), "witness-0")}),
+         "the files are as accepted (replayed by witness-0 at 00:01 UTC)"),
+        (Fleet(files={"router": FilesReplay("router", "smol", "of another record", 90.0, True, 0.0, Identity(), "w")}),
+         "whether the files are as accepted is not known"),
+    ],
+)  # fmt: skip
+def test_a_page_goes_out_with_what_the_store_knows_of_the_files_or_without(
+    tmp_path: Path, fleet: Fleet | None, said: str
+) -> None:
+    opened = page(of_engine(tmp_path, fleet)(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 1), 120.0))
+    assert opened.reason is NoticeReason.DEGRADED and said in opened.details["seen"]
+
+
+def test_a_store_that_does_not_answer_is_taken_at_its_last_word_while_that_is_fresh(tmp_path: Path) -> None:
+    told = FilesReplay("router", "smol", GOLDEN, 0.0, True, 0.0, Identity(), "witness-0")
+    answers: list[Fleet | None] = [Fleet(files={"router": told}), None, None]
+    made = Judge(Monitor(Rules(Tolerances(), 20.0)), "prod", StateFile(tmp_path), lambda _: answers.pop(0))
+    made(GoldenAccepted("router", "smol", GOLDEN, "", "", 0.0, b""), 0.0)
+    made(asked(ENGINE, HEALTHY, 0), 0.0)
+    broken = HEALTHY | {"router": "not_applied"}
+    assert "replayed by witness-0 at 00:00 UTC" in page(made(asked(ENGINE, broken, 1), 60.0)).details["seen"]
+    late = verdicts(made(asked(ENGINE, broken, 2), LEAST_FRESH_S + 60.0))["router"]
+    assert "whether the files are as accepted is not known" in late.explanation
+
+
+def test_what_this_pod_replayed_counts_before_another_and_not_for_ever(tmp_path: Path) -> None:
+    told = FilesReplay("router", "smol", GOLDEN, 90.0, True, 0.0, Identity(), "witness-0")
+    made, late = of_engine(tmp_path, Fleet(files={"router": replace(told, at=LEAST_FRESH_S)})), LEAST_FRESH_S + 120.0
+    made(FilesRound(asked(THE_FILES, HEALTHY | {"router": "not_applied"}, 1)), 60.0)
+    opened = page(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 2), 120.0))
+    assert "the files do not answer as accepted either (replayed in this pod" in opened.details["seen"]
+    later = verdicts(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 3), late))["router"]
+    assert "the files are as accepted (replayed by witness-0" in later.explanation
 
 
 def test_a_golden_record_older_than_the_policy_is_one_change_event(tmp_path: Path) -> None:

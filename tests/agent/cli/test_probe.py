@@ -12,7 +12,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from agent.cli.enrol import EnrolOptions, enrol_adapter
-from agent.cli.probe import DEGRADED, HEALTHY, probe_now
+from agent.cli.probe import CANNOT_TELL, DEGRADED, HEALTHY, probe_now
 from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
 
 QUESTIONS = [f"q {i} {i * 37 % 101} item" for i in range(260)]
@@ -78,3 +78,15 @@ def test_a_scaling_that_was_changed_is_named_by_its_arithmetic(
     code, verdict = probed(volume, capsys)
     assert (code, verdict["cause"]) == (DEGRADED, "wrong_strength")
     assert words in verdict["explanation"], verdict["explanation"]
+
+
+def test_what_a_sidecar_leaves_to_a_witness_is_said_and_nothing_is_replayed(
+    volume: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = volume / "gapwatch.yaml"
+    kafka = {"kafka": {"bootstrap_servers": ["a:1"], "topic": "t"}}
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"role": "sidecar"} | kafka))
+    assert probe_now(file, (), json=True) == CANNOT_TELL
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == []
+    assert "base tiny is watched by a witness; this pod replays nothing of it" in " ".join(printed.err.split())

@@ -40,7 +40,7 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
         "states",
         "state_claims",
     }
-    wanted |= {"states", "state_claims", "counted", "watching"}
+    wanted |= {"states", "state_claims", "counted", "watching", "files_replays"}
     assert tables == wanted | {"incident_pods", "counted_by_counts", "counted_by_batches"}, "the last ones are views"
 
 

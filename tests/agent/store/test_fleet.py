@@ -6,13 +6,13 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from agent.alerting.fleet import Fleet, SentIncident
+from agent.alerting.fleet import LEAST_FRESH_S, Fleet, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, to_notice
 from agent.records import Notice, NoticeReason, Watching
 from agent.store import client as store
 from agent.store.fleet import fleet, watchers
 from agent.store.table_rows import Origin
-from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
+from detectors.records import Identity, Reason, ShareOf, Status, SubjectKind, Verdict
 from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER, TONE
 from tests.agent.store.stored import answers, embedded, insert
@@ -230,3 +230,31 @@ def test_a_page_of_this_pod_that_waits_after_another_one_ended_the_incident_is_k
     assert ended == [True, False]
     insert(migrated, replace(findings.heartbeat(NOW - 270), pod="pod-a", unsent=0))
     assert not ask(migrated, ROUTER, pod="pod-a").incidents[KEY, False].kept_here
+
+
+def test_how_files_answered_is_known_of_the_pod_that_replayed_them_last_and_lately(migrated: store.Client) -> None:
+    def replayed(pod: str, ago_s: float = 30.0, **more: Any) -> None:
+        insert(migrated, findings.files_replay(NOW - ago_s, **more), place=Origin("prod", pod))
+
+    replayed("me", as_accepted=False)
+    replayed("long-ago", LEAST_FRESH_S + 60.0, as_accepted=False)
+    assert ask(migrated, ROUTER).files == {}
+    replayed("witness-0", 90.0, as_accepted=False, share_beyond=0.5)
+    replayed("witness-0", 30.0)
+    replayed("witness-1", 60.0, as_accepted=False)
+    replayed("witness-1", adapter=TONE, as_accepted=False, share_beyond=0.25)
+    identity = Identity(live_base="sha256:aaaa", live_adapter="sha256:cccc")
+    files = ask(migrated, ROUTER, TONE, "of nobody").files
+    assert files == {
+        ROUTER: findings.files_replay(NOW - 30.0, pod="witness-0", identity=identity),
+        TONE: findings.files_replay(
+            NOW - 30.0, adapter=TONE, as_accepted=False, share_beyond=0.25, pod="witness-1", identity=identity
+        ),
+    }
+
+
+def test_an_answer_about_files_that_fails_costs_no_other(migrated: store.Client) -> None:
+    live(migrated, "bad", findings.verdict(Status.DEGRADED, at=NOW - 30))
+    migrated.command("DROP TABLE files_replays")
+    seen = ask(migrated, ROUTER)
+    assert seen.files == {} and seen.degraded(f"adapter/{ROUTER}")

@@ -64,7 +64,7 @@ def rounds() -> dict[str, BaseRound]:
     raw = tuple(placed(one, "engine-1") for one in measured("router", "healthy").measurements[:5])
     several = (measured("rewriter", "healthy"), blocked("extractor"), measured("router", "swapped"))
     kinds = {
-        "healthy": (measured("router", "healthy"),),
+        "healthy": (measured("router", "healthy", answered_by="vllm 0.33.0, scoring in the prompt"),),
         "in the order of the configuration": several,
         "nothing measured": (blocked("router"), blocked("rewriter")),
         "by two routes and in modes": (replace(routes, raw=raw, cells=in_two_cells(raw[:2]), facts=("a", "b")),),

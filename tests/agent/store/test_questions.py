@@ -14,10 +14,24 @@ from agent.errors import Refused
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
 from agent.store.table_rows import Origin
-from detectors.records import Cause, Onset, Reason, Status, SubjectKind
+from detectors.records import (
+    THE_FILES,
+    Cause,
+    FilesCheck,
+    FilesState,
+    Identity,
+    KnownBy,
+    Onset,
+    Reason,
+    Status,
+    SubjectKind,
+)
 from tests.agent import findings
 from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE
 from tests.agent.store.stored import answers, embedded, insert
+
+SERVED, ENGINE = "served-adapter", "vllm 0.33.0, scoring in the prompt"
+BY_HASH = FilesCheck(FilesState.AS_ACCEPTED, KnownBy.HASH)
 
 
 def story() -> Iterator[Finding]:
@@ -36,6 +50,7 @@ def story() -> Iterator[Finding]:
     yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", at), findings.flip(at), findings.heartbeat(at))
     yield from (findings.evidence(2.0, at=NOW - 120), findings.evidence(93.9, at=at))
     yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
+    yield findings.verdict(at=at, subject=SERVED, answered_by=ENGINE, files=BY_HASH)
     yield findings.evidence(1.0, subject=TONE, at=at, detector="embedding_drift", stream="prompt", pages=False)
     for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
         yield findings.batch(first, n=100, at=then, aside=3)
@@ -69,6 +84,26 @@ def test_what_has_changed_within_tolerance_is_listed_while_it_is_healthy(told: s
 def test_every_question_is_answered_on_the_incident(told: store.Client) -> None:
     for name in store.query_names():
         assert answers(told, name), name
+
+
+@embedded
+def test_an_engine_is_told_from_the_files_pod_by_pod(told: store.Client) -> None:
+    (row,) = answers(told, "files")
+    assert (row["adapter"], row["served"], row["files"], row["files_known_by"]) == (
+        *(SERVED, "as_accepted", "as_accepted", "hash"),
+    )
+    assert row["answered_by"] == ENGINE and row["last_replay_at"] is None and row["last_replay_as_accepted"] is None
+    bad = FilesCheck(FilesState.NOT_AS_ACCEPTED, KnownBy.WITNESS, "witness-0", NOW - 30)
+    insert(told, findings.files_replay(NOW - 30, adapter=SERVED, as_accepted=False, share_beyond=0.5))
+    more: dict[str, Any] = {"subject": SERVED, "answered_by": ENGINE, "files": bad, "cause": Cause.ADAPTER_NOT_APPLIED}
+    insert(told, findings.verdict(Status.DEGRADED, at=NOW, **more), place=Origin("prod", "pod-1"))
+    insert(told, findings.verdict(at=NOW, subject=TONE, answered_by=THE_FILES))
+    first, second = answers(told, "files", subject=SERVED)
+    assert (first["pod"], first["served"], first["files"]) == ("pod-1", "not_as_accepted", "not_as_accepted")
+    assert first["files_replayed_by"] == "witness-0" and first["files_replayed_at"].timestamp() == NOW - 30
+    assert second["pod"] != "pod-1" and second["served"] == "as_accepted"
+    for row in (first, second):
+        assert row["last_replay_as_accepted"] is False and row["last_replay_share_beyond"] == 0.5
 
 
 @embedded
@@ -241,6 +276,17 @@ def test_a_template_and_an_adapter_that_changed_are_named_and_another_hash_schem
         (ROUTER, 3, ["chat template", "adapter"]),
     ]
     assert (seen[0]["template_before"], seen[0]["live_template"]) == ("sha256:t1", "sha256:t2")
+
+
+@embedded
+def test_of_an_engine_whose_files_nobody_hashes_the_change_is_what_it_says_of_itself(migrated: store.Client) -> None:
+    before = Identity(live_engine="vllm 0.32.0, aa", live_source="v1 on smollm2")
+    after = replace(before, live_engine="vllm 0.33.0, bb", live_source="v2 on smollm2")
+    rounds = enumerate((before, before, after))
+    insert(migrated, *(findings.base_round(i, NOW - 180 + 60 * i, identity=identity) for i, identity in rounds))
+    insert(migrated, findings.alarm(NOW - 60, subject=ROUTER))
+    changed = [(row["round"], row["changed"]) for row in answers(migrated, "identity", subject=ROUTER)]
+    assert changed == [(2, ["engine", "source in the engine"])] * 2
 
 
 @pytest.mark.parametrize(("scheme", "wanted"), [(1, ["chat template"]), (2, ["tokenizer", "chat template"])])

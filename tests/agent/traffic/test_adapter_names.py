@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -20,10 +22,16 @@ from tests.agent.traffic.formats.records import example
 BASE = "meta-llama/Llama-3.1-8B-Instruct"
 
 
-def polled(*records: Any, names: tuple[str, ...] = ("ticket-router",), **headers: bytes) -> TrafficBatch:
+def polled(
+    *records: Any,
+    names: tuple[str, ...] = ("ticket-router",),
+    bases: Mapping[str, str] = MappingProxyType({}),
+    key: bytes | None = None,
+    **headers: bytes,
+) -> TrafficBatch:
     topic = MemoryTopic()
-    topic.publish(one if isinstance(one, Outgoing) else Outgoing(None, orjson.dumps(one), headers) for one in records)
-    feed = TrafficFeed(MemoryConsumer(topic), TrafficSampler(ALL, names), dict)
+    topic.publish(one if isinstance(one, Outgoing) else Outgoing(key, orjson.dumps(one), headers) for one in records)
+    feed = TrafficFeed(MemoryConsumer(topic), TrafficSampler(ALL, names, bases=bases), dict)
     feed.open()
     (batch,) = feed.poll(2e9)
     return batch
@@ -96,3 +104,21 @@ def test_two_halves_of_such_a_request_are_one_and_count_once(asked: Any, respons
     ]
     batch = polled(*(reversed(halves) if response_first else halves))
     assert (named(batch), counted([batch])) == ([("ticket-router", BASE)], {"ticket-router": 1})
+
+
+def test_a_request_that_names_the_base_alone_is_the_bases() -> None:
+    """Under its name in the configuration, whatever the engine lists it as; without ``bases`` it is nobody's."""
+    batch = polled(pair({"model": BASE}), bases={BASE: "llama"})
+    assert named(batch) == [("llama", BASE)]
+    assert (counted([batch]), batch.rejected) == ({"llama": 1}, ())
+    assert named(polled(pair({"model": f"{BASE}:ticket-router"}), bases={BASE: "llama"})) == [("ticket-router", BASE)]
+    assert [r.reason for r in polled(pair({"model": BASE})).rejected] == [RejectionReason.UNKNOWN_ADAPTER]
+
+
+def test_a_header_may_name_the_base_and_a_key_may_not() -> None:
+    """Producers key records by the base's name, and have the adapter in the body."""
+    bases = {BASE: "llama"}
+    by_header = polled(pair({"model": BASE}), bases=bases, adapter=BASE.encode())
+    assert (named(by_header), counted([by_header])) == ([("llama", BASE)], {"llama": 1})
+    keyed = polled(pair({"model": BASE, "lora_path": "ticket-router"}), bases=bases, key=BASE.encode())
+    assert (named(keyed), counted([keyed])) == ([("ticket-router", BASE)], {"ticket-router": 1})

@@ -153,6 +153,21 @@ def test_a_base_has_no_faults_replayed_with_an_adapter_whose_record_was_replaced
     assert finished(causes, runner, replaced) == []
 
 
+def test_a_runner_that_injects_no_faults_has_none_replayed_and_its_incidents_say_nothing_of_it(
+    runner: Slow, goldens: dict[str, Golden], round: BaseRound
+) -> None:
+    class Plain(Slow):
+        blocks = None  # type: ignore[assignment]
+
+    plain = Plain(Config(adapters=dict(ADAPTERS)))
+    plain.open()
+    causes = CauseReplays(runner.clock)
+    causes.submit(round)
+    causes.submit(alarm(round))
+    causes.submit(alarm(round, "toy", members=("alpha", "gone")))
+    assert finished(causes, plain, goldens) == []
+
+
 def test_an_error_ends_the_replays_of_its_incident_and_of_no_other(
     runner: Slow, goldens: dict[str, Golden], round: BaseRound
 ) -> None:

@@ -161,7 +161,7 @@ def test_sampled_responses_are_scored_and_those_of_adapters_without_a_model_are_
     many = [findings.interaction(n, "alpha") for n in range(40)]
     models.process.submit(sampled(*many, findings.interaction(50, "unwatched")))
     models.until(lambda: sum(len(batch.results.scores) for batch in models.of(ScoredBatch)) == 40)
-    assert models.process.shed == dict.fromkeys(ADAPTERS, 0)
+    assert models.process.shed == dict.fromkeys((*ADAPTERS, "tiny"), 0)
 
 
 def test_responses_of_a_base_that_its_engine_answers_for_are_not_waiting_for_anybody(config: Config) -> None:
@@ -171,7 +171,7 @@ def test_responses_of_a_base_that_its_engine_answers_for_are_not_waiting_for_any
     settings = ModelSettings(both, IDLE, ScoringOptions(), SamplingParameters(1.0))
     process = ModelProcess(settings, lambda *_: None, [], Clock())
     process.submit(sampled(*(findings.interaction(n, name) for n in range(200) for name in ("alpha", "echo"))))
-    assert process.shed == {"alpha": 136, "beta": 0, "gamma": 0}
+    assert process.shed == {"alpha": 136, "beta": 0, "gamma": 0, "tiny": 0}
 
 
 def test_what_has_no_room_is_shed_and_the_caller_waits_for_nothing(start: Callable[..., Models]) -> None:
@@ -219,7 +219,7 @@ def test_killed_while_it_scores_it_loses_what_it_had_and_that_is_counted(
     models.until(lambda: models.process.restarts == 1)
     models.process.submit(sampled(*(findings.interaction(n, "alpha") for n in range(5, 9))))
     models.until(lambda: sum(len(batch.results.scores) for batch in models.of(ScoredBatch)) == 4)
-    assert models.process.shed == {"alpha": 5, "beta": 0, "gamma": 0}
+    assert models.process.shed == {"alpha": 5, "beta": 0, "gamma": 0, "tiny": 0}
 
 
 def test_an_allocation_beyond_the_ceiling_is_a_round_without_memory_and_not_the_end(

@@ -167,3 +167,29 @@ def test_why_a_prompt_cannot_be_rendered_is_told_where_we_know_it(golden: Golden
     (score,) = responses.take().scores
     assert score.scored is ScoringMode.NOT_SCORED
     assert score.detail.startswith("its prompt cannot be rendered: its chat template: writes the time of day")
+
+
+def of_base(name: str) -> Interaction:
+    return replace(sampled(name), adapter="toy-base")
+
+
+def test_a_request_that_names_the_base_is_scored_by_the_accepted_base_and_not_embedded(
+    responses: ResponseScorer, golden: Golden
+) -> None:
+    responses.base = "toy-base"
+    blind = Unmonitorable(Reason.NO_GOLDEN, "none was enrolled")
+    responses.process([of_base("a"), sampled("b")], {"beta": blind, "alpha": golden}, never)
+    taken = responses.take()
+    base, adapter = taken.scores
+    assert (base.adapter, base.scored) == ("toy-base", ScoringMode.SAMPLED)
+    assert {who.name for who in base.alternatives} == set(ADAPTERS)
+    assert adapter.adapter == "alpha" and {embedding.adapter for embedding in taken.embeddings} == {"alpha"}
+    assert taken.upto.keys() == {("t", 0, "toy-base"), ("t", 0, "alpha")}
+
+
+def test_a_base_that_no_adapter_was_accepted_on_scores_nothing(responses: ResponseScorer, golden: Golden) -> None:
+    responses.base = "toy-base"
+    responses.process([of_base("a")], {"alpha": replace(golden, base_hash="sha256:" + "0" * 64)}, never)
+    responses.process([of_base("b")], {}, never)
+    details = [score.detail for score in responses.take().scores]
+    assert "accepted base" in details[0] and "golden record" in details[1]

@@ -217,7 +217,7 @@ def test_responses_of_a_base_that_scores_none_are_not_queued(tmp_path: Path, clo
     worker = Turned([base], BOTH, clock)
     worker.submit(sampled(findings.interaction(1, "a")))
     assert [type(result) for result in worker.turn()] == [BaseRound, LiveIdentities, TurnEnded]
-    assert worker.shed == {"a": 0}
+    assert worker.shed == {"a": 0, "base-of-a": 0}
 
 
 class Away(Slow):

@@ -118,6 +118,9 @@ def of_responses(adapter: str = "router") -> tuple[ResponseDiagnosis, ...]:
         alternative = Alternative.from_text(name) if name else None
         return ResponseDiagnosis(cause, adapter, alternative, 12, 30, pods, Interval(0.4, 0.3, 0.5, 30))
 
+    def of_base(cause: Cause, name: str, pods: tuple[str, ...] = ()) -> ResponseDiagnosis:
+        return replace(diagnosis(cause, name, pods), strength=None, of_base=True)
+
     plain = [
         diagnosis(Cause.ADAPTER_NOT_APPLIED, "base"),
         diagnosis(Cause.BASE_SWAPPED_AND_ADAPTER_LOST, "base"),
@@ -128,5 +131,9 @@ def of_responses(adapter: str = "router") -> tuple[ResponseDiagnosis, ...]:
         diagnosis(Cause.ONE_REPLICA, "base"),
         diagnosis(Cause.ONE_REPLICA, "base", ("pod-0",)),
         diagnosis(Cause.UNKNOWN, ""),
+        *(of_base(Cause.BASE_ANSWERED_BY_ADAPTER, name) for name in ("adapter:rewriter", "path 0.5 adapter:rewriter")),
+        of_base(Cause.QUANTISED_BASE, "4 bits"),
+        *(of_base(Cause.ONE_REPLICA, "adapter:rewriter", pods) for pods in ((), ("pod-0",))),
+        of_base(Cause.UNKNOWN, ""),
     ]
     return (*plain, *(replace(one, strength=None) for one in plain[:1]))

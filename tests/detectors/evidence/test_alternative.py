@@ -27,6 +27,7 @@ STORED = {
     "4 bits": FOUR_BITS,
     "previous": PREVIOUS,
     "adapter:rewriter": other_adapter("rewriter"),
+    "path 0.5 adapter:rewriter": interpolation(0.5, "rewriter"),
 }
 # Adapters may have any printable name, one that reads like an alternative too.
 ODD_NAMES = ("", "adapter:x", "a:b:c", "a\tb", "\tprevious", "base", "path 0.5", " spaced ", "名前", "a\nb", "4 bits")
@@ -43,6 +44,7 @@ def test_any_adapter_name_survives_its_text(name: str) -> None:
     stored = json.loads(json.dumps(other_adapter(name).text))
     assert stored == f"adapter:{name}"
     assert Alternative.from_text(stored) == other_adapter(name)
+    assert Alternative.from_text(interpolation(0.5, name).text) == interpolation(0.5, name)
 
 
 @pytest.mark.parametrize("share", [0.0, 1 / 3, 0.1 + 0.2, 1.0, 1.5, 1e-9])

@@ -16,6 +16,7 @@ from tests.detectors.synthetic import make_round
 T = Tolerances()
 SAME = Identity("a", "a", "x", "x", "k", "k", "t", "t", scheme=2)
 BASE, ADAPTER = replace(SAME, live_base="b"), replace(SAME, live_adapter="y")
+ENGINE = replace(SAME, golden_engine="vllm 1, x", live_engine="vllm 2, x")
 TOKENIZER, TEMPLATE = replace(SAME, live_tokenizer="l"), replace(SAME, live_template="u")
 
 
@@ -34,6 +35,10 @@ def rendered_otherwise(identity: Identity) -> Round:
         (TEMPLATE, Reason.TEMPLATE_CHANGED),
         (TOKENIZER, Reason.TOKENIZER_CHANGED),
         (BASE, Reason.BASE_MOVED),
+        (ENGINE, Reason.ENGINE_MOVED),
+        (replace(SAME, golden_source="v1 on smol", live_source="v2 on smol"), Reason.ENGINE_MOVED),
+        (replace(SAME, live_engine="vllm 2", live_source="v2"), None),  # nothing was said when it was accepted
+        (replace(ENGINE, live_adapter="y"), Reason.ADAPTER_MOVED),
         (replace(BASE, live_adapter="y", live_template="u"), Reason.BASE_MOVED),
         (replace(TEMPLATE, live_adapter="y"), Reason.TEMPLATE_CHANGED),
         # By scheme 1 the tokenizer's hash covers the template: where that moved, it is the template.

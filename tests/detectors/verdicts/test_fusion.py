@@ -38,6 +38,16 @@ def test_responses_alone_that_fail_beside_quiet_canaries() -> None:
     assert again.cause is Cause.ADAPTER_NOT_APPLIED
 
 
+def test_beside_canaries_that_an_engine_answered_nothing_is_said_of_files_that_nobody_replayed() -> None:
+    engine = "vllm 0.33.0, scoring in the prompt"
+    told = fusion.by_traffic(BROKEN, replace(HEALTHY, answered_by=engine), False, {})
+    assert told is not None and told.is_of_engine and on_call_text.ENGINE_CANARIES_HEALTHY in told.explanation
+    assert on_call_text.CANARIES_HEALTHY not in told.explanation
+    quiet = fusion.by_canaries(replace(BROKEN, answered_by=engine), HEALTHY, CLOSED, {})
+    assert on_call_text.ENGINE_RESPONSES_HEALTHY in quiet.explanation
+    assert on_call_text.RESPONSES_HEALTHY not in quiet.explanation
+
+
 def test_a_verdict_has_number_and_time_of_the_round_that_it_was_given_in() -> None:
     """Canaries and responses count their rounds each for themselves, and a canary round may end after one of responses
     that began later."""

@@ -13,7 +13,7 @@ from detectors.canaries import retention
 from detectors.canaries.retention import Doubles
 from detectors.canaries.tolerance import Tolerances, draw_scores
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Cause, Reason, Reference, Round
+from detectors.records import THE_FILES, BaseRound, Cause, Reason, Reference, Round
 from detectors.verdicts.changes import change_of
 from detectors.verdicts.incident import Rules
 from probes.canaries.round import Scheduled, replay_base_round
@@ -400,6 +400,10 @@ def test_a_record_of_another_engine_is_compared_and_the_difference_is_said() -> 
     done = replayed(served(), known=known)
     assert done is not None
     assert done.members[0].facts == ("answers come from toy 1.0, prompt, accepted were those of toy 0.9, prompt",)
+    assert (done.members[0].answered_by, done.members[0].accepted_on) == ("toy 1.0, prompt", "toy 0.9, prompt")
+    from_files = replayed(opened(), known=known)
+    assert from_files is not None
+    assert (from_files.members[0].answered_by, from_files.members[0].accepted_on) == (THE_FILES, "toy 0.9, prompt")
 
 
 def test_routes_are_checked_once_until_the_engine_may_have_changed() -> None:

@@ -14,7 +14,6 @@ from detectors.canaries.retention import measure, prepare
 from detectors.records import CanarySplit, Comparison, Fault, FaultKind, Recorded, Round, Summary
 from probes.canaries.canary_file import Canary
 from probes.causes.fault_signatures import (
-    NO_FAULTS,
     answers_of,
     measured_against,
     signature_of,
@@ -24,7 +23,6 @@ from probes.causes.fault_signatures import (
 from probes.enrolment.candidates import CanaryContinuation, golden_sides
 from probes.golden.record import Golden, GoldenCanary
 from probes.runner import Target, Weights
-from probes.runners import memory
 from probes.runners.in_process import Runner
 from tests.probes.tiny import VOCABULARY, opened, overwrite, tiny_adapter, tiny_base
 from tests.probes.worlds import enrolled, never
@@ -170,15 +168,7 @@ def test_a_round_is_measured_again_against_them(runner: Runner, golden: Golden) 
             assert after.scale == pytest.approx(1.75, abs=1e-3) and after.scale_misfit < 1e-6 < before.scale_misfit
 
 
-class Unbreakable(memory.Runner):
-    """A runner of the older kind, that does not answer ``Target.fault``."""
-
-    blocks = None  # type: ignore[assignment]
-
-
-def test_without_fault_injection_or_the_accepted_files_it_says_so(runner: Runner, golden: Golden) -> None:
-    plain = Unbreakable(memory.Config())
-    assert why_no_copies(plain, golden) == NO_FAULTS
+def test_without_the_accepted_files_it_says_so(runner: Runner, golden: Golden) -> None:
     assert why_no_copies(runner, golden) == ""
     moved = replace(golden, base_hash="sha256:" + 64 * "0")
     assert "the accepted base 000000000000 is not at hand" in why_no_copies(runner, moved)

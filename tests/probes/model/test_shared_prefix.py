@@ -16,7 +16,7 @@ from detectors.records import Fault, FaultKind
 from probes.model.shared_prefix import read, shared
 from probes.runner import Target
 from probes.runners.in_process import Runner
-from probes.scoring.likelihood_ratio_reference import score
+from probes.scoring.likelihood_ratio_reference import score, score_base
 from probes.scoring.scoring_job import (
     COPIES,
     AdapterVersion,
@@ -140,6 +140,22 @@ def assert_as_replayed(runner: Runner) -> None:
         wanted = score(adapter, base, dict(zip(others, rest, strict=True)), job.response, ALL.tokens)
         (answer,) = runner.score([job], never, ALL)
         same(ScoringAnswer(job, wanted, answer.prompt, answer.output), answer)
+
+
+def test_a_response_of_the_base_equals_the_plain_formula_beside_those_of_adapters(runner: Runner) -> None:
+    of_base = [replace(job, adapter="the-base", of_base=True) for job in jobs(3)]
+    answers = runner.score([*of_base, *jobs(3)], never, ALL)
+    targets = [Target(None), Target("a"), Target("b"), Target(None, fault=Fault(FaultKind.QUANTISED, "4"))]
+    others = (other_adapter("a"), other_adapter("b"), FOUR_BITS)
+    for job, answer in zip(of_base, answers, strict=False):
+        replayed = full(runner, targets, [(job.prompt, job.output)])
+        base, *rest = (replayed[target, 0].astype(np.float64) for target in targets)
+        wanted = score_base(base, dict(zip(others, rest, strict=True)), job.response, ALL.tokens)
+        assert answer.tokens is not None and len(wanted.log_l) == 5
+        assert list(answer.tokens.log_l) == list(wanted.log_l)
+        same(ScoringAnswer(job, wanted, answer.prompt, answer.output), answer)
+    for job, answer in zip(jobs(3), answers[3:], strict=True):
+        same(runner.score([job], never, ALL)[0], answer)
 
 
 def test_embeddings_are_those_of_embed(runner: Runner) -> None:

@@ -4,9 +4,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from detectors.evidence.alternative import BASE, interpolation, other_adapter
+from detectors.evidence.alternative import BASE, FOUR_BITS, Alternative, interpolation, other_adapter
 from probes.scoring.likelihood_axes import interpolate, path_log_likelihood, ranks
-from probes.scoring.likelihood_ratio_reference import Null, log_e, log_e_of_all, null_of, score
+from probes.scoring.likelihood_ratio_reference import (
+    Null,
+    log_e,
+    log_e_of_all,
+    null_of,
+    null_of_base,
+    score,
+    score_base,
+    with_halfway,
+)
 from probes.scoring.token_distribution import Doubles, SamplingParameters, normalised, token_distribution
 from probes.scoring.token_scores import SAMPLERS as SAMPLER_NAMES
 from probes.scoring.token_scores import Response, Settings, samplers
@@ -195,3 +204,54 @@ def test_penalties_of_the_request_are_part_of_the_distribution() -> None:
     scored = score(adapter, base, {}, response, SETTINGS)
     # Writing one token again and again is what a sampler does that has forgotten its penalties.
     assert scored.log_sampler["no penalties"].sum() > 10
+
+
+def of_base(effect: float = 2.0) -> tuple[Doubles, dict[Alternative, Doubles]]:
+    """A base and what may answer in its place: two adapters of it, and a copy that is off by a little."""
+    base = logits(0)
+    rng = np.random.default_rng(9)
+    first, second, copy = (normalised(base + size * rng.standard_normal((T, V))) for size in (effect, effect, 0.3))
+    return base, {other_adapter("router"): first, other_adapter("tone"): second, FOUR_BITS: copy}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("effect", [0.3, 2.0, 8.0])
+def test_the_mean_of_l_of_a_response_of_the_base_is_at_most_one_under_the_base_and_each_tolerated_leak(
+    name: str, effect: float
+) -> None:
+    """Exactly, as a sum over the vocabulary: the golden base, and it with 5 % of either adapter on top or taken off."""
+    sampling = SAMPLERS[name]
+    base, others = of_base(effect)
+    null = null_of_base(base, others, sampling, SETTINGS)
+    assert len(null.benign) == 4
+    found = with_halfway(base, others)
+    assert list(found) == [
+        other_adapter("router"), interpolation(0.5, "router"), other_adapter("tone"), interpolation(0.5, "tone"),
+        FOUR_BITS,
+    ]  # fmt: skip
+    for alternative in found.values():
+        e = np.exp(log_e_of_all(token_distribution(alternative, sampling), null))
+        for truth in (null.golden, *null.benign):
+            assert (np.exp(truth) * e).sum(axis=1).max() <= 1.0
+
+
+def test_without_the_slack_a_leak_within_the_tolerance_would_gain() -> None:
+    base, others = of_base()
+    null = null_of_base(base, others, SamplingParameters(1.0), SETTINGS)
+    bare = Null(null.golden, (null.golden,), truncated=False)
+    e = np.exp(log_e_of_all(others[other_adapter("router")], bare))
+    assert (np.exp(null.benign[1]) * e).sum(axis=1).max() > 1.01
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_what_an_adapter_wrote_under_the_name_of_the_base_speaks_for_that_adapter_alone(name: str) -> None:
+    sampling = SAMPLERS[name]
+    base, others = of_base()
+    writers = {BASE: base, **others}
+    gains = {}
+    for writer, own in writers.items():
+        tokens = tuple(map(int, drawn(token_distribution(own, sampling))))
+        gains[writer] = score_base(base, others, Response((1,), tokens, sampling), SETTINGS).log_l
+    router, tone = other_adapter("router"), other_adapter("tone")
+    assert gains[router][router].sum() > 10 and gains[router][tone].sum() < 0
+    assert all(gains[BASE][who].sum() < -10 for who in (router, tone))

@@ -6,7 +6,7 @@ import torch
 
 from detectors.evidence.alternative import BASE, other_adapter
 from probes.scoring.likelihood_axes import rank_bins
-from probes.scoring.likelihood_ratio_reference import score
+from probes.scoring.likelihood_ratio_reference import score, score_base
 from probes.scoring.likelihood_ratio_torch import (
     Positions,
     growth_torch,
@@ -15,6 +15,7 @@ from probes.scoring.likelihood_ratio_torch import (
     nucleus_torch,
     null_of_torch,
     rank_bins_torch,
+    score_base_torch,
     score_torch,
     token_distribution_torch,
 )
@@ -27,7 +28,7 @@ from probes.scoring.token_distribution import (
     token_distribution,
 )
 from probes.scoring.token_scores import Response, Settings, TokenScores, uniforms
-from tests.probes.scoring.test_likelihood_ratio_reference import SAMPLERS, drawn, golden_pair, logits
+from tests.probes.scoring.test_likelihood_ratio_reference import SAMPLERS, drawn, golden_pair, logits, of_base
 
 SETTINGS = Settings()
 
@@ -54,6 +55,25 @@ def test_what_runs_equals_the_reference(name: str, writer: int) -> None:
             assert getattr(fast, field)[key] == pytest.approx(wanted, abs=2e-4), (field, key)
     for field in (*("ranks", "ranks_weaker", "ranks_stronger"), "path_log_lik", "temperature_log_lik", "top_p_log_lik"):
         assert getattr(fast, field) == pytest.approx(getattr(plain, field), abs=1e-3, nan_ok=True), field
+
+
+@pytest.mark.parametrize("name", [*SAMPLERS, "penalties"])
+def test_what_runs_of_a_response_of_the_base_equals_the_reference(name: str) -> None:
+    sampling = SAMPLERS.get(name, SamplingParameters(0.9, top_p=0.95, presence=0.5, frequency=0.2, repetition=1.3))
+    base, others = of_base()
+    response = Response((1, 2), tuple(map(int, drawn(others[other_adapter("tone")]))), sampling, 7)
+    ready = [
+        torch.from_numpy(penalised(side, response.prompt, response.tokens, sampling))
+        for side in (base, *others.values())
+    ]
+    plain = torch.from_numpy(base) if sampling.penalised else None
+    positions = Positions(torch.tensor(response.tokens), torch.from_numpy(uniforms(response)), sampling, plain)
+    fast = score_base_torch(ready[0], dict(zip(others, ready[1:], strict=True)), positions, SETTINGS)
+    slow = score_base(base, others, response, SETTINGS)
+    assert list(fast.log_l) == list(slow.log_l)
+    for who, wanted in slow.log_l.items():
+        assert fast.log_l[who] == pytest.approx(wanted, abs=2e-4), who
+    assert not fast.log_sampler and not fast.path_log_lik.size
 
 
 @pytest.mark.parametrize(

@@ -300,3 +300,47 @@ def test_no_configured_name_is_taken_for_the_version_before() -> None:
     picked = alternatives(made(), names, ALL)
     assert PREVIOUS not in picked
     assert picked[other_adapter("alpha@previous")].adapter == "alpha@previous"
+
+
+def of_base(output: str = "Sorry", **more: Any) -> ScoringJob:
+    return replace(made(output, **more), adapter="base-v1", of_base=True)
+
+
+def test_a_response_of_the_base_is_scored_against_each_adapter_and_half_of_the_way_to_it() -> None:
+    (answer,) = scored(of_base())
+    found = traffic_score(answer, ALL)
+    assert (found.adapter, found.tokens, found.scored) == ("base-v1", 5, ScoringMode.SAMPLED)
+    names = ("alpha", "beta", "gamma")
+    assert found.alternatives == tuple(
+        point for name in names for point in (other_adapter(name), interpolation(0.5, name))
+    )
+    assert np.isfinite(found.log_l).all()
+    no_axes = (found.samplers, found.path, found.temperatures, found.top_ps, found.ranks, found.ranks_weaker)
+    assert not any(len(each) for each in no_axes) and not found.rank_toll
+
+
+def test_what_an_adapter_wrote_under_the_base_names_it() -> None:
+    runner, target = opened(), Target("beta")
+    prompt = made().prompt
+    wrote = runner.generate(target, prompt, 30, never)
+    greedy = SamplingParameters(0.0)
+    (answer,) = scored(replace(of_base(), output=wrote, sampling=greedy))
+    (own,) = scored(replace(of_base(), output=runner.generate(Target(None), prompt, 30, never), sampling=greedy))
+    assert answer.tokens is not None and own.tokens is not None
+    gains = {who: float(values.sum()) for who, values in answer.tokens.log_l.items()}
+    best = max(gains, key=gains.__getitem__)
+    assert best == other_adapter("beta") and gains[best] > 10
+    assert all(values.sum() < 0 for values in own.tokens.log_l.values())
+
+
+def test_a_response_of_the_base_has_as_many_passes_as_one_of_an_adapter() -> None:
+    names = {AdapterVersion(f"a{number}"): f"a{number}" for number in range(20)}
+    names |= {AdapterVersion("a0", previous=True): "a0\tprevious"}
+    asking = ScoringOptions(passes=2)
+    counts = {f"adapter:{name}": 0 for name in names.values() if "\t" not in name}
+    for number in range(2000):
+        targets = alternatives(replace(of_base(), request_id=f"r{number}"), names, asking)
+        assert len(targets) == 3
+        for who in targets:
+            counts[who.text] += 1
+    assert max(counts.values()) < 300 + 5 * 16 and min(counts.values()) > 300 - 5 * 16  # 300 on average, sd 16

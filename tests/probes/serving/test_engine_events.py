@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from probes.serving.engine import EngineIdentity, ServedModel
-from probes.serving.engine_events import EngineState, events_in_words
+from probes.serving.engine_events import EngineState, engine_in_words, events_in_words, source_in_words
 
 BASE, A = ServedModel("m", "/m"), ServedModel("a", "/a/1", "m")
 BEFORE = EngineState(EngineIdentity("vllm", "0.32.0", "vllm-0.32.0-aa", "3", 100.0), (BASE, A))
@@ -40,6 +40,15 @@ def test_an_adapter_that_came_went_or_was_loaded_from_elsewhere_is_named(
     models: tuple[ServedModel, ...], words: str
 ) -> None:
     assert events_in_words(BEFORE, replace(BEFORE, models=models)) == (words,)
+
+
+def test_what_an_engine_says_of_itself_is_one_line_and_paths_count_by_their_last_part() -> None:
+    assert engine_in_words(BEFORE) == "vllm 0.32.0, vllm-0.32.0-aa" and engine_in_words(None) == ""
+    assert source_in_words(BEFORE, "a") == "1 on m"
+    elsewhere = replace(BEFORE, models=(BASE, replace(A, root="/mnt/adapters/1")))
+    assert source_in_words(elsewhere, "a") == "1 on m"
+    assert source_in_words(BEFORE, "b") == source_in_words(None, "a") == ""
+    assert source_in_words(replace(BEFORE, models=(ServedModel("a"),)), "a") == ""
 
 
 def test_the_same_in_another_order_and_what_the_engine_does_not_say_are_no_events() -> None:

@@ -1,0 +1,315 @@
+"""gapwatch explain: one incident whole, on one screen: what, since when, what changed, whom it touches, what to do.
+
+All of it is answers of on-call questions and parts of the cause's runbook; each can be asked by itself for more.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from agent.cli.console import as_json, column_chart, console, counted, number, sparkline
+from agent.cli.query import Ask, asking
+from agent.clock import Clock
+from agent.config import load
+from agent.errors import Refused
+from agent.shipped import runbook_sections
+from detectors.records import Cause, Status, SubjectKind
+
+CANNOT_TELL = 2
+YEARS_D = 3650
+HOUR_S = 3600.0
+# Seconds before an incident was opened that the chart shows too, at least; and the most that it shows at all.
+LEAST_LEAD_IN_S, MOST_S = 1800.0, 14 * 86_400.0
+# Columns of the chart, rows and steps of a list that are shown, and characters of a text.
+CHART_WIDTH, SHOWN, CHECKS, TEXT = 48, 3, 2, 70
+# Part of an identity -> the columns of ``identity`` that hold its hash before and after.
+PARTS = {
+    "base": ("base_before", "live_base"),
+    "adapter": ("adapter_before", "live_adapter"),
+    "tokenizer": ("tokenizer_before", "live_tokenizer"),
+    "chat template": ("template_before", "live_template"),
+}
+Row = dict[str, Any]
+RowsOf = Callable[[str, Mapping[str, str]], list[Row]]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One incident in answers.
+
+    incident: a row of ``incidents``; page: the latest notice of it that opened or sharpened it, of ``notices_of``
+    since: of the same name, {} where nothing was measured; course: points in time; changes: of ``identity``
+    requests: of ``requests_since``; flips: of ``flipped``; steps: part of the runbook -> its text, with names filled in
+    """
+
+    incident: Row
+    page: Row
+    since: Row = field(default_factory=dict)
+    course: Sequence[Row] = ()
+    changes: Sequence[Row] = ()
+    requests: Sequence[Row] = ()
+    flips: Sequence[Row] = ()
+    steps: Mapping[str, str] = field(default_factory=dict)
+
+
+def explain(path: Path, incident: str, json: bool) -> int:
+    """The latest incident of a subject, or the latest that is open; of none that, the latest that ended.
+
+    incident: ``KIND/NAME`` or NAME of its subject, or its key as a page has it; "" for the latest. 2 where there was
+    none. Raises Refused for one that the store does not know, Retryable where the store is away.
+    """
+    config = load(path)
+    now = Clock().now()
+    with asking(config) as ask_one:
+        story = story_of(ask_one, incident, config.cluster, now)
+    if story is None:
+        console.print(f"no incident is stored of cluster {escape(config.cluster)}")
+        return CANNOT_TELL
+    if json:
+        as_json(asdict(story))
+    else:
+        console.print(screen(story, now), highlight=False)
+    return 0
+
+
+def story_of(ask_one: Ask, wanted: str, cluster: str, now: float) -> Story | None:
+    """As ``explain``; None where no incident is stored. Raises as it does."""
+
+    def rows_of(name: str, params: Mapping[str, str]) -> list[Row]:
+        columns, rows = ask_one(name, params)
+        return [dict(zip(columns, row, strict=True)) for row in rows]
+
+    incident = _incident(rows_of, wanted, cluster)
+    return None if incident is None else _story(rows_of, incident, now)
+
+
+def _incident(rows_of: RowsOf, wanted: str, cluster: str) -> Row | None:
+    rows = rows_of("incidents", {"cluster": cluster, "days": str(YEARS_D)})  # open ones first, then the latest
+    if not wanted:
+        return rows[0] if rows else None
+    for row in rows:
+        if wanted in (row["dedup_key"], f"{row['subject_kind']}/{row['subject']}", row["subject"]):
+            return row
+    names = list(dict.fromkeys(f"{row['subject_kind']}/{row['subject']}" for row in rows))
+    wished = f"one of: {', '.join(names[:20])}" if names else "none: no incident is stored"
+    raise Refused("gapwatch explain", repr(wanted), wished)
+
+
+def _story(rows_of: RowsOf, incident: Row, now: float) -> Story:
+    """By the questions of the page, each asked for this subject."""
+    of_it = {"subject": str(incident["subject"]), "cluster": str(incident["cluster"])}
+    subject = {"subject": of_it["subject"]}
+    notices = rows_of("notices_of", {"dedup_key": str(incident["dedup_key"])})
+    page = next(row for row in notices if row["kind"] == "trigger" and _at(row["at"]) >= _at(incident["opened_at"]))
+    steps = _steps(page, incident)
+    if incident["kind"] == "cannot_tell":
+        return Story(incident, page, steps=steps)
+    kind = incident["subject_kind"]
+    begin, end = _at(incident["opened_at"]), now if incident["ended_at"] is None else _at(incident["ended_at"])
+    lead_in = max(LEAST_LEAD_IN_S, (end - begin) / 2)
+    begin = max(begin - lead_in, end - MOST_S)
+    span = {"hours": f"{(now - begin) / HOUR_S:.4f}", "until_hours": f"{max(0.0, now - end) / HOUR_S:.4f}"}
+    since = [row for row in rows_of("since", of_it) if row["subject_kind"] == kind]
+    return Story(
+        incident,
+        page,
+        since=since[0] if since else {},
+        course=rows_of("course", of_it | span | {"points": str(CHART_WIDTH)}),
+        changes=rows_of("identity", subject),
+        requests=rows_of("requests_since", of_it),
+        flips=rows_of("flipped", subject | {"hours": str(math.ceil((now - begin) / HOUR_S))}),
+        steps=steps,
+    )
+
+
+def _steps(page: Row, incident: Row) -> dict[str, str]:
+    """Of the runbook that the page names, ADAPTER and BASE replaced."""
+    cause = str(page["cause"])
+    name = cause if cause != Cause.NONE.value else Status.UNMONITORABLE.value
+    try:
+        sections = runbook_sections(name)
+    except Refused:  # a cause of another version
+        sections = runbook_sections(Cause.UNKNOWN.value)
+    subject, base = quote(str(incident["subject"])), quote(str(incident["base"]))
+    is_base = incident["subject_kind"] == SubjectKind.BASE.value
+    return {title: _with_names(text, subject, base, is_base) for title, text in sections.items()}
+
+
+def _with_names(text: str, subject: str, base: str, is_base: bool) -> str:
+    """Of a base's incident the adapters are several: only questions are then asked of the base in their place."""
+    pattern = r"(?<=subject=)ADAPTER\b" if is_base else r"\bADAPTER\b"
+    return re.sub(r"\bBASE\b", lambda _: base, re.sub(pattern, lambda _: subject, text))
+
+
+def screen(story: Story, now: float) -> RenderableType:
+    """The story for a person: a title beside each part."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, lines in parts_of(story).items():
+        for number_, line in enumerate(lines):
+            table.add_row("" if number_ else title, escape(line))
+    summary = Text(str(story.page["summary"]), style="bold")
+    return Group(Text.from_markup(_head(story.incident, now)), summary, table)
+
+
+def parts_of(story: Story) -> dict[str, list[str]]:
+    """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
+    details, steps = dict(story.page["details"]), story.steps
+    parts = {
+        "what": [details.get("seen", ""), _notices(story.incident)],
+        "since": _since(story),
+        "evidence": _course(story),
+        "changed": _changed(story),
+        "touches": _touched(story),
+        "canaries": _flipped(story),
+        "do": [details.get("first action", ""), steps.get("First action", "")],
+        "confirm": steps.get("Check", "").split("\n")[:CHECKS],
+        "undo": _undo(story),
+        "over when": [steps.get("Recovered when", "")],
+    }
+    lines = {
+        title: [line for text in texts for line in text.split("\n") if line.strip()] for title, texts in parts.items()
+    }
+    return {title: filled for title, filled in lines.items() if filled}
+
+
+def _head(incident: Row, now: float) -> str:
+    begin, end = _at(incident["opened_at"]), incident["ended_at"]
+    lasted = _lasting((now if end is None else _at(end)) - begin)
+    state = f"[red]OPEN[/red] for {lasted}" if end is None else f"[green]ended[/green] {_time(end)}, lasted {lasted}"
+    return f"{state}  {escape(str(incident['dedup_key']))}"
+
+
+def _notices(incident: Row) -> str:
+    again = ", reopened within a day of the one before" if incident["reopened"] else ""
+    return f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}{again}"
+
+
+def _since(story: Story) -> list[str]:
+    onset, since = dict(story.page["details"]).get("onset", ""), story.since
+    lines = [onset, f"first page {_time(story.incident['opened_at'])}"]
+    if since.get("last_healthy"):
+        lines.append(f"last healthy {_time(since['last_healthy'])}, round {since['healthy_round']}")
+    return ["; ".join(line for line in lines if line)]
+
+
+def _course(story: Story) -> list[str]:
+    if not story.course:
+        return []
+    levels = [_number(row["log_e"]) for row in story.course]
+    threshold = _number(story.course[-1]["log_threshold"])
+    begin, end = _time(story.course[0]["at"]), _time(story.course[-1]["at"])
+    kept = [_number(row["retention"]) for row in story.course]
+    lines = []
+    if known := [level for level in levels if math.isfinite(level)]:
+        most = f"{number(max(known), 1)} nats at most; a page takes {number(threshold, 1)} (╌)"
+        lines = [*column_chart(levels, threshold), most]
+    if any(map(math.isfinite, kept)):
+        lines.append(f"{sparkline(kept)} retention")
+    return [*lines, f"{begin} to {end}"]
+
+
+def _changed(story: Story) -> list[str]:
+    """What was another one just before the onset; else that no file was."""
+    lines = []
+    for row in story.changes[:SHOWN]:
+        parts = [_moved(row, part, *names) for part, names in PARTS.items() if part in row["changed"]]
+        facts = [str(fact) for fact in row["facts"] if fact not in row["facts_before"]]
+        lines.append(f"{_time(row['at'])} {row['adapter']} ({row['pod']}): {'; '.join([*parts, *facts])}")
+    more = len(story.changes) - SHOWN
+    if lines:
+        return [*lines, *([f"and {more} more rows: gapwatch query identity"] if more > 0 else [])]
+    moved = [part for part in ("base", "adapter") if _is_moved(story.since, part)]
+    if moved:
+        return [f"{' and '.join(moved)}: other files than in the last healthy round"]
+    return ["no file within half an hour before: look at the serving engine" if story.since else ""]
+
+
+def _moved(row: Row, part: str, before: str, after: str) -> str:
+    return f"{part} {_short(row[before])} → {_short(row[after])}"
+
+
+def _touched(story: Story) -> list[str]:
+    if not story.requests:
+        return ["no counted request since" if story.since else ""]
+    total = sum(int(row["requests"]) for row in story.requests)
+    parts = [
+        f"{row['adapter']} on {row['pod'] or 'a pod without a name'} {row['requests']:,}" for row in story.requests
+    ]
+    more = f", and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
+    return [f"{total:,} requests since {_time(story.requests[0]['onset'])}: {', '.join(parts[:SHOWN])}{more}"]
+
+
+def _flipped(story: Story) -> list[str]:
+    if not story.flips:
+        return []
+    lost = sum(row["task"] == "lost" for row in story.flips)
+    worst = story.flips[0]
+    checks = f", {lost} fail their own check now" if lost else ""
+    return [
+        f"{counted(len(story.flips), 'text')} changed{checks}; the worst: {_cut(worst['prompt'])}",
+        f"accepted: {_cut(worst['golden_text'])}",
+        f"now:      {_cut(worst['present_text'])}",
+    ]
+
+
+def _undo(story: Story) -> list[str]:
+    """Back to the files of the last healthy round, or forward to the present ones."""
+    since, incident = story.since, story.incident
+    back = [
+        f"put back the {part} {_short(since[f'healthy_{part}'])} (in place now: {_short(since[f'live_{part}'])})"
+        for part in ("base", "adapter")
+        if _is_moved(since, part)
+    ]
+    if not back:
+        return ["nothing on the volume to roll back" if since else ""]
+    name = quote(str(incident["subject"])) if incident["subject_kind"] == SubjectKind.ADAPTER.value else "ADAPTER"
+    return [*back, f"if it was meant: gapwatch enrol {name} --replace --why TEXT, which ends the incident"]
+
+
+def _is_moved(since: Row, part: str) -> bool:
+    before, after = since.get(f"healthy_{part}") or "", since.get(f"live_{part}") or ""
+    return bool(before and after and before != after)
+
+
+def _at(value: Any) -> float:
+    """A time as the store gives it, or as JSON from a running agent has it; in seconds since the epoch."""
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _time(value: Any) -> str:
+    return f"{datetime.fromtimestamp(_at(value), UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _lasting(seconds: float) -> str:
+    minutes = max(0, round(seconds / 60))
+    days, hours = minutes // 1440, minutes // 60 % 24
+    return f"{days} d {hours} h" if days else f"{hours} h {minutes % 60} min" if hours else f"{minutes} min"
+
+
+def _number(value: Any) -> float:
+    return math.nan if value is None else float(value)
+
+
+def _short(digest: object) -> str:
+    return str(digest)[:19] or "not known"
+
+
+def _cut(text: object) -> str:
+    """On one line, and not longer than the screen is wide."""
+    flat = " ".join(str(text).split())
+    return flat if len(flat) <= TEXT else f"{flat[: TEXT - 3]}..."

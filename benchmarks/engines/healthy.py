@@ -1,0 +1,74 @@
+"""The real server of llama.cpp in benign configurations: restarted, busy, and computing by other settings.
+
+The engine is asked all canaries once in each; then 1,000 rounds by the default settings, a week of them, are drawn from
+these answers, each round from one configuration drawn at random. As in benchmarks/engines/llama_cpp.py otherwise.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from agent.config import Config
+from benchmarks.engines.llama_cpp import ADAPTER, BASE, record, router_files, watch_of
+from benchmarks.engines.recorded import Recorded
+from benchmarks.engines.watched import pages
+from benchmarks.figures import Figure, at_most, console, context, share
+from detectors.records import Status
+from examples.engines.llama_cpp.llama_server import llama_server
+from probes.serving.company import company
+from probes.serving.discovery import connect
+from probes.serving.engine import Address, Request
+
+ROUNDS = 1000
+BUSY = "4 slots, 2 of them busy with other requests"
+CONFIGURATIONS: dict[str, tuple[str, ...]] = {
+    "as started": (),
+    "started again": (),
+    BUSY: ("--slots", "4"),
+    "prompts in pieces of 16 tokens": ("--piece", "16"),
+    "a cache of 32 bits": ("--exact-cache",),
+}
+
+
+def measure(quick: bool) -> list[Figure]:
+    """Rounds that page, and how far the healthy answers are apart."""
+    engine = Recorded()
+    with router_files() as (config, base, adapter):
+        for name, options in CONFIGURATIONS.items():
+            _record(engine, name, config, (base, adapter), options)
+        return _figures(engine, config, 100 if quick else ROUNDS)
+
+
+def _record(engine: Recorded, name: str, config: Config, files: tuple[Path, Path], options: tuple[str, ...]) -> None:
+    base, adapter = files
+    with ExitStack() as opened:
+        url = opened.enter_context(llama_server(base, [adapter], None, BASE, options))
+        if name == BUSY:
+            writing = Request(BASE, tuple(range(100, 160)))
+            opened.enter_context(company(lambda _: connect(Address(url)), writing, 2))
+        record(engine, name, config, url)
+
+
+def _figures(engine: Recorded, config: Config, rounds: int) -> list[Figure]:
+    rng, names = np.random.default_rng(16), list(CONFIGURATIONS)
+    engine.turn_to(names[0])
+    watch = watch_of(engine, config, 0)
+    paged, others, farthest = 0, 0, 0.0
+    for _ in range(rounds):
+        engine.turn_to(names[int(rng.integers(len(names)))])
+        verdicts = watch.judged()
+        paged += bool(pages(verdicts.values()))
+        others += verdicts[ADAPTER].status is not Status.HEALTHY
+        retention = verdicts[ADAPTER].retention
+        farthest = max(farthest, abs(retention.mean - 1)) if retention else farthest
+    console.print(f"  {paged} of {rounds} rounds page, {others} are not healthy")
+    of = f"llama.cpp, {len(names)} benign configurations, {rounds} rounds drawn from their answers"
+    return [
+        at_most(f"{of}: rounds that page", paged, "rounds", 0),
+        share(f"{of}: share that pages", paged, rounds),
+        context(f"{of}: rounds that are not healthy", others, "rounds"),
+        context(f"{of}: largest distance of a round's retention from 1", farthest, ""),
+    ]

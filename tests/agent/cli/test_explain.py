@@ -1,0 +1,167 @@
+"""gapwatch explain tells one incident whole, from the rows that an agent stored of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rich.console import Console
+
+from agent.alerting.notice import to_notice
+from agent.cli.explain import Story, explain, parts_of, screen, story_of
+from agent.cli.query import Answered
+from agent.errors import Refused
+from agent.records import Finding, NoticeReason
+from agent.shipped import RUNBOOKS, runbook_sections, texts
+from agent.store import client as store
+from detectors.records import Cause, Onset, Reason, Status, SubjectKind
+from tests.agent import findings
+from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE
+from tests.agent.store.stored import embedded, insert
+
+
+def story_at(client: store.Client, wanted: str = "", now: float = NOW) -> Story | None:
+    def ask_one(name: str, params: Any) -> Answered:
+        columns, rows = store.run_query(client, name, params)
+        return list(columns), list(rows)
+
+    return story_of(ask_one, wanted, "prod", now)
+
+
+def parts(client: store.Client, wanted: str = "", now: float = NOW) -> dict[str, list[str]]:
+    story = story_at(client, wanted, now)
+    assert story is not None
+    return parts_of(story)
+
+
+def swap() -> Iterator[Finding]:
+    """The base is swapped half an hour ago; its incident is open, and speaks for both adapters."""
+    began = NOW - 1800
+    for i, at in enumerate((began - 120, began - 60)):
+        yield findings.base_round(i, at)
+        yield findings.verdict(subject_kind=SubjectKind.BASE, at=at, round=i)
+        yield findings.evidence(2.0, subject=BASE, subject_kind=SubjectKind.BASE, at=at)
+    yield findings.base_round(2, began, 0.0, identity=SWAPPED, facts=("24 of 120 keys match nothing",))
+    members = (ROUTER, TONE)
+    base = findings.alarm(began, subject_kind=SubjectKind.BASE, subject=BASE, members=members)
+    yield findings.evidence(93.9, subject=BASE, subject_kind=SubjectKind.BASE, at=began)
+    yield from (
+        base,
+        to_notice(base, NoticeReason.DEGRADED, "prod", began),
+        replace(findings.flip(began), golden_passes=True, present_passes=False),
+    )
+    yield from (findings.batch(0, n=100, at=began + 60), findings.batch(1000, n=250, at=began + 120))
+
+
+@embedded
+def test_the_story_of_a_swapped_base_on_one_screen(migrated: store.Client) -> None:
+    insert(migrated, *swap())
+    told = parts(migrated)
+    assert list(told) == [
+        "what",
+        "since",
+        "evidence",
+        "changed",
+        "touches",
+        "canaries",
+        "do",
+        "confirm",
+        "undo",
+        "over when",
+    ]
+    assert told["what"] == [
+        "the base has other weights, and ticket-router answers as the base does",
+        "1 notice by pod-0",
+    ]
+    assert "round 1" in told["since"][0] and "first page" in told["since"][0]
+    *chart, most, kept, span = told["evidence"]
+    assert "93.9 nats at most; a page takes 21.5" in most
+    assert len(chart) == 5 and "█" in chart[0] and "╌" in "".join(chart)
+    assert kept.endswith(" retention") and " to " in span
+    assert all("base sha256:aaaa → sha256:bbbb; 24 of 120 keys match nothing" in line for line in told["changed"])
+    assert told["touches"][0].startswith("350 requests since") and "ticket-router on engine-0" in told["touches"][0]
+    assert told["canaries"][0] == "1 text changed, 1 fail their own check now; the worst: my parcel is late"
+    assert told["do"][0] == "roll the base back to sha256:aaaa"
+    assert [line[:2] for line in told["confirm"]] == ["1.", "2."] and f"subject={BASE}" in told["confirm"][0]
+    assert told["undo"][0] == "put back the base sha256:aaaa (in place now: sha256:bbbb)"
+    assert "enrol ADAPTER --replace" in told["undo"][1], "of a base the adapters are several"
+    story = story_at(migrated)
+    assert story is not None
+    shown = io.StringIO()
+    Console(file=shown, width=120).print(screen(story, NOW))
+    lines = shown.getvalue().splitlines()
+    assert len(lines) <= 45 and max(map(len, lines)) <= 120
+    assert lines[0].startswith("OPEN for 30 min") and "gapwatch/prod/base/smollm2" in lines[0]
+
+
+@embedded
+def test_one_that_ended_by_a_restart_of_the_engine_and_one_that_nobody_could_judge(migrated: store.Client) -> None:
+    """No file changed; pods have told it twice; and a newer one of another adapter is open."""
+    began, ended = NOW - 7200, NOW - 3600
+    lost = {
+        "cause": Cause.ADAPTER_NOT_APPLIED,
+        "identity": ACCEPTED,
+        "subject": ROUTER,
+        "onset": Onset(began - 60, began),
+    }
+    alarm, healthy = findings.alarm(began, **lost), findings.verdict(reason=Reason.RESOLVED, at=ended)
+    insert(migrated, findings.verdict(at=began - 60), findings.base_round(0, began - 60), alarm, healthy)
+    insert(
+        migrated,
+        to_notice(alarm, NoticeReason.DEGRADED, "prod", began),
+        to_notice(healthy, NoticeReason.RECOVERED, "prod", ended),
+    )
+    blind = findings.verdict(Status.UNMONITORABLE, at=NOW - 60, subject=TONE, explanation="its file is cut short")
+    insert(migrated, to_notice(blind, NoticeReason.CANNOT_TELL, "prod", NOW - 60))
+
+    told = parts(migrated, ROUTER)
+    assert told["changed"] == ["no file within half an hour before: look at the serving engine"]
+    assert told["undo"] == ["nothing on the volume to roll back"]
+    assert f"subject={ROUTER}" in told["confirm"][0] and "evidence" in told
+    story = story_at(migrated, "gapwatch/prod/adapter/ticket-router")
+    assert story is not None and story.incident["subject"] == ROUTER
+    head = io.StringIO()
+    Console(file=head, width=120).print(screen(story, NOW))
+    assert "lasted 1 h 0 min" in head.getvalue()
+
+    told = parts(migrated)
+    assert told["what"][0] == "its file is cut short", "the open one, though it is no page of a degraded adapter"
+    assert "evidence" not in told and "touches" not in told and "do" in told
+    with pytest.raises(Refused, match=f"one of: adapter/{TONE}, adapter/{ROUTER}"):
+        story_at(migrated, "nobody")
+
+
+@embedded
+def test_as_json_and_without_any_incident_nobody_can_tell(
+    migrated: store.Client, dsn: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = {
+        "models": [{"name": "m", "served": {"url": "http://127.0.0.1:9"}, "adapters": [{"name": ROUTER}]}],
+        "clickhouse": {"dsn": dsn},
+        "telemetry": {"prometheus_port": 0, "control_port": 1},
+        "cluster": "prod",
+    }
+    config = tmp_path / "gapwatch.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    assert explain(config, "", json=False) == 2
+    alarm = findings.alarm(NOW)
+    notice = to_notice(alarm, NoticeReason.DEGRADED, "prod", NOW)
+    insert(migrated, alarm, notice)
+    capsys.readouterr()
+    assert explain(config, f"adapter/{ROUTER}", json=True) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["incident"]["dedup_key"] == notice.dedup_key
+    assert report["page"]["details"]["seen"] == alarm.explanation
+    assert report["steps"]["First action"]
+
+
+@pytest.mark.parametrize("name", texts(RUNBOOKS, ".md"))
+def test_every_runbook_has_the_parts_that_are_shown(name: str) -> None:
+    sections = runbook_sections(name)
+    assert all(sections[title] for title in ("What it means", "Check", "First action", "Recovered when"))

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.alternative import FOUR_BITS, Alternative, interpolation, other_adapter
+from detectors.monitor import Monitor
+from detectors.records import Cause, Reason, ShareOf, Status, SubjectKind, Verdict
+from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
+from detectors.verdicts.incident import Rules
+from tests.detectors import responses
+
+RULES = Rules(Tolerances(), 15.3)
+ROUTER, TONE = other_adapter("router"), other_adapter("tone")
+HALF = interpolation(0.5, "router")
+
+
+def score(log_l: dict[Alternative, float], pod: str = "") -> TrafficScore:
+    values = np.array(list(log_l.values()), np.float32)
+    return TrafficScore("smol", "r", pod, 0.0, ScoringMode.SAMPLED, 14, tuple(log_l), values)
+
+
+def bad(pod: str = "") -> TrafficScore:
+    return score({ROUTER: 30.0, HALF: 12.0, TONE: -20.0}, pod)
+
+
+def good(pod: str = "") -> TrafficScore:
+    return score({ROUTER: -30.0, HALF: -8.0, TONE: -20.0}, pod)
+
+
+def verdicts(monitor: Monitor, number: int, *scores: TrafficScore) -> dict[tuple[SubjectKind, str], Verdict]:
+    record = TrafficRound("smol", number, 60.0 * number, ("router", "tone"), scores)
+    return {(v.subject_kind, v.subject): v for v in monitor.observe(record).verdicts}
+
+
+def own(monitor: Monitor, number: int, *scores: TrafficScore) -> Verdict:
+    return verdicts(monitor, number, *scores)[SubjectKind.BASE_REQUESTS, "smol"]
+
+
+def until_alarm(monitor: Monitor, *scores: TrafficScore) -> Verdict:
+    for number in range(10):
+        verdict = own(monitor, number, *scores)
+        if verdict.reason is Reason.ALARM:
+            return verdict
+    raise AssertionError("no alarm")
+
+
+def test_an_adapter_that_answers_for_the_base_is_named_and_its_own_requests_are_not_concerned() -> None:
+    monitor = Monitor(RULES)
+    alarm = until_alarm(monitor, bad(), responses.score(responses.FOR))
+    assert (alarm.cause, alarm.status) == (Cause.BASE_ANSWERED_BY_ADAPTER, Status.DEGRADED)
+    assert alarm.share_of is ShareOf.RESPONSES and alarm.share_beyond == 1.0
+    assert "requests that name the base smol fit router better than the accepted base" in alarm.explanation
+    assert monitor.open_subjects == {(SubjectKind.BASE_REQUESTS, "smol")}
+    after = verdicts(monitor, 10, bad(), responses.score(responses.FOR))
+    assert after[SubjectKind.ADAPTER, "router"].status is Status.HEALTHY
+    assert not after[SubjectKind.ADAPTER, "router"].covered_by
+    assert after[SubjectKind.BASE, "smol"].status is Status.HEALTHY
+
+
+def test_half_of_an_adapter_fewer_bits_and_some_replicas_are_told_apart() -> None:
+    half = until_alarm(Monitor(RULES), score({ROUTER: 8.0, HALF: 20.0, TONE: -20.0}))
+    assert half.cause is Cause.BASE_ANSWERED_BY_ADAPTER and "router at about half of its strength" in half.explanation
+    bits = until_alarm(Monitor(RULES), score({ROUTER: -8.0, FOUR_BITS: 20.0}))
+    assert bits.cause is Cause.QUANTISED_BASE and "a 4-bit copy of smol" in bits.explanation
+    some = until_alarm(Monitor(RULES), *[bad("pod-1")] * 3, *[good("pod-2")] * 6)
+    assert some.cause is Cause.ONE_REPLICA and "all from pod-1" in some.explanation
+
+
+def test_it_ends_by_good_responses_and_waits_while_nobody_asks_for_the_base() -> None:
+    monitor = Monitor(RULES)
+    until_alarm(monitor, bad())
+    assert (SubjectKind.BASE_REQUESTS, "smol") not in verdicts(monitor, 20, responses.score(responses.FOR))
+    again = Monitor(RULES)
+    again.restore(json.loads(json.dumps(monitor.state_json())))
+    assert (SubjectKind.BASE_REQUESTS, "smol") in again.open_subjects
+    reasons = [own(again, 21 + number, *[good()] * 4).reason for number in range(2)]
+    assert reasons == [Reason.RECOVERING, Reason.RESOLVED]
+    assert not again.open_subjects
+
+
+def test_responses_that_cannot_be_scored_are_said_to_be_that() -> None:
+    monitor = Monitor(RULES)
+    verdict = own(monitor, 0, responses.unscored(adapter="smol"))
+    assert (verdict.status, verdict.reason) == (Status.UNMONITORABLE, Reason.NOT_SCORED)
+    assert "its temperature is unknown" in verdict.explanation
+    until_alarm(monitor, bad())
+    assert own(monitor, 20, responses.unscored(adapter="smol")).reason is Reason.NOT_SCORED
+    assert monitor.open_subjects
+
+
+def test_nothing_is_said_of_a_base_that_nobody_asks_for() -> None:
+    found = verdicts(Monitor(RULES), 0, responses.score(responses.FOR))
+    assert {kind for kind, _ in found} == {SubjectKind.ADAPTER, SubjectKind.BASE}
+
+
+def test_another_pod_that_has_ended_it_ends_it_here_and_leaves_the_base_of_the_adapters_alone() -> None:
+    monitor = Monitor(RULES)
+    until_alarm(monitor, bad())
+    monitor.end_elsewhere((SubjectKind.BASE, "smol"))
+    assert monitor.open_subjects
+    monitor.end_elsewhere((SubjectKind.BASE_REQUESTS, "smol"))
+    assert not monitor.open_subjects
