@@ -186,17 +186,16 @@ class Judge:
         ]
         return self._unjudged(verdicts, now)
 
-    def unwatched(self, bases: Mapping[str, Sequence[str]], seconds: Mapping[str, float], now: float) -> list[Finding]:
-        """The same of bases that are left to others, of which none judges them.
-
-        bases: base -> its adapters; seconds: base -> for how long
-        """
-        verdicts = [
-            judged_by_nobody(subject, base, seconds[base], now)
-            for base in seconds
-            for subject in subjects_of(base, bases[base])
-        ]
-        return self._unjudged(verdicts, now)
+    def unwatched(self, bases: Mapping[str, Sequence[str]], now: float) -> list[Finding]:
+        """The same of bases that are left to others, of which nobody judges them. bases: base -> its adapters"""
+        return self._unjudged(
+            [
+                judged_by_nobody(subject, base, now)
+                for base, adapters in bases.items()
+                for subject in subjects_of(base, adapters)
+            ],
+            now,
+        )
 
     def _unjudged(self, verdicts: Sequence[Verdict], now: float) -> list[Finding]:
         """Of each base by itself, as its rounds would be."""

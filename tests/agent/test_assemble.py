@@ -342,7 +342,7 @@ def test_the_threshold_follows_the_fleet_while_the_agent_runs_and_over_a_restart
         judge = Judge(monitor_of(config), "prod", StateFile(config.state_dir), lambda _: None)
         _share_budget(config, judge, judge.pods)
         fleet = FleetSize(judge.pods, partial(answers.pop, 0))
-        _beat(config, judge, fleet, clock, lambda: None)
+        _beat(config, judge, fleet, clock, [])
         assert judge.log_threshold == log_threshold(config, pods)
         judge.save()
     assert answers == []
@@ -362,7 +362,7 @@ def test_a_sidecar_and_an_agent_apart_read_the_traffic_and_start_no_models(confi
     does = f"{role}: samples and counts the traffic; loads no model"
     statuses = parts.routes.parts()
     assert statuses["role"] == (True, f"{does}; {left}")
-    assert statuses["bases"] == (True, "left to others: toy")
+    assert statuses["bases"] == (True, "left to others: toy; nobody is known yet who judges them")
     parts.closing()
 
 
