@@ -17,7 +17,6 @@ from typing import Protocol
 import structlog
 
 from agent.alerting.judge import Judge
-from agent.alerting.left_to_others import LeftToOthers
 from agent.alerting.rounds_due import RoundsDue
 from agent.back_off import BackOff
 from agent.clock import Clock
@@ -73,7 +72,8 @@ class Parts:
     ownership: of a witness, which shares the bases with others; None where all are this agent's own
     own: told which bases are this agent's whenever that changes: the models and the feeds
     stores_traffic: False where other agents count and store what ``traffic`` reads
-    rounds_due: which bases are to be judged here and how often; left_to_others: those that others are to judge
+    rounds_due: which bases are to be judged here and how often
+    unwatched: base -> its adapters, of those that others are to judge and nobody does
     routes: what the health servers answer with
     beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
     """
@@ -90,7 +90,7 @@ class Parts:
     own: Sequence[Callable[[frozenset[str]], None]] = ()
     stores_traffic: bool = True
     rounds_due: RoundsDue = field(default_factory=partial(RoundsDue, {}))
-    left_to_others: LeftToOthers = field(default_factory=partial(LeftToOthers, {}))
+    unwatched: Callable[[], Mapping[str, Sequence[str]]] = dict
     beat: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
@@ -296,10 +296,9 @@ class App:
         """That nobody can tell, by the same way as where a model does not answer: here, or anywhere."""
         states = (self._judge_status(), self._feeds_status())
         why = "; ".join(words for ok, words in states if not ok) or "no round came"
-        left, judge = self._parts.left_to_others, self._parts.judge
-        unwatched = left.unwatched(self._parts.clock.steady())
+        judge, unwatched = self._parts.judge, self._parts.unwatched()
         try:
-            findings = [*judge.overdue(overdue, why, now), *judge.unwatched(left.bases, unwatched, now)]
+            findings = [*judge.overdue(overdue, why, now), *judge.unwatched(unwatched, now)]
         except Exception as error:  # a judge that fails on rounds may fail on this too; the heartbeat names the bases
             log.error("silence_not_judged", bases=sorted({*overdue, *unwatched}), exc_info=error)
             return

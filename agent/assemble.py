@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from agent import sink_registry
@@ -20,7 +21,8 @@ from agent.alerting.fleet import fresh_s
 from agent.alerting.fleet_size import FleetSize
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
-from agent.alerting.left_to_others import LeftToOthers
+from agent.alerting.left_bases import LeftBases
+from agent.alerting.notice import state_key
 from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
@@ -74,7 +76,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     board, lookback = Board(config.cluster, config.pod, _named_adapters(config)), Lookback(keeper.history, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
-    consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left_to_others(config, keeper)
+    consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
     state = StateFile(config.state_dir, clock)
     judge = Judge(
         monitor_of(config),
@@ -97,7 +99,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         responses = OwnedResponses(traffic, _base_of(config), consumer.ends)
         sources, own = [responses], [*own, responses.own]
         _own_nothing_yet(own)
-    gauges = partial(_gauges, telemetry, consumer, worker, traffic)
+    gauges = [partial(_gauges, telemetry, consumer, worker, traffic)]
     statuses = partial(_statuses, config, sinks, worker, traffic, state, ownership or left)
     return Parts(
         judge=judge,
@@ -109,13 +111,13 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         own=own,
         stores_traffic=ownership is None,
         rounds_due=rounds_due,
-        left_to_others=left,
+        unwatched=partial(_unwatched, config, left) if left else dict,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
         routes=Routes(telemetry, statuses, keeper.query, StatusPage(board, lookback, clock).html),
         closing=partial(_close, lookback, keeper, telemetry),
-        beat=partial(_beat, config, judge, fleet, clock, gauges),
+        beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,
     )
 
@@ -185,10 +187,9 @@ def _judged_adapters(config: Config) -> dict[str, list[str]]:
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
 
 
-def _left_to_others(config: Config, keeper: StoreReader) -> LeftToOthers:
-    """None by a store of this process alone, which knows of no other."""
-    adapters, alone = _named_adapters(config), config.clickhouse.dsn.startswith("chdb:")
-    return LeftToOthers({} if alone else {name: adapters[name] for name in config.left_to_others}, keeper.watched)
+def _unwatched(config: Config, left: LeftBases) -> dict[str, list[str]]:
+    """Base -> its adapters, of those that nobody judges."""
+    return {base: names for base, names in _named_adapters(config).items() if base in left.unwatched}
 
 
 def _rounds_due(config: Config) -> RoundsDue:
@@ -202,9 +203,12 @@ def _judged_bases(config: Config, keeper: StoreReader) -> JudgedBases:
     return JudgedBases(_judged_adapters(config), config.role == "witness", keeper.gone_states)
 
 
-def _beat(config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, set_gauges: Callable[[], None]) -> None:
-    """With each heartbeat: the gauges, and whether another number of pods shares the budget."""
-    set_gauges()
+def _beat(
+    config: Config, judge: Judge, fleet: FleetSize | None, clock: Clock, looks: Sequence[Callable[[], None]]
+) -> None:
+    """With each heartbeat: these looks, and whether another number of pods shares the budget."""
+    for look in looks:
+        look()
     if fleet is not None:
         _share_budget(config, judge, fleet.now_known(clock.now()))
 
@@ -263,6 +267,19 @@ def _ownership(config: Config, clock: Clock) -> OwnedBases | None:
         return None
     consumer = Consumer(config.kafka.of_ownership(), clock, RULE)
     return OwnedBases(consumer, config.kafka.replays_topic, [model.name for model in config.replayed], clock)
+
+
+def _left(config: Config, keeper: StoreReader, clock: Clock) -> LeftBases | None:
+    """Of an agent that leaves bases to others; None where it leaves none, or nobody else writes into its store."""
+    left = {
+        model.name: [(SubjectKind.ADAPTER, adapter.name) for adapter in model.adapters]
+        for model in config.models
+        if model.name in config.left_to_others
+    }
+    if not left or config.role == "witness" or config.clickhouse.dsn.startswith("chdb:"):
+        return None
+    keys = {base: [state_key(*subject) for subject in subjects] for base, subjects in left.items()}
+    return LeftBases(keys, partial(keeper.watchers, list(chain.from_iterable(left.values()))), clock)
 
 
 def _own_nothing_yet(own: Sequence[Callable[[frozenset[str]], None]]) -> None:
@@ -380,13 +397,13 @@ def _statuses(
     worker: ModelProcess | None,
     traffic: TrafficFeed | None,
     state: StateFile,
-    bases: OwnedBases | LeftToOthers,
+    bases: OwnedBases | LeftBases | None,
 ) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
     if config.role != "all":
         statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
-    if isinstance(bases, OwnedBases) or bases.bases:
+    if bases is not None:
         statuses["bases"] = bases.status
     if worker is not None:
         statuses["models"] = worker.status

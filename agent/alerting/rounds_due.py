@@ -15,6 +15,8 @@ from detectors import on_call_text as text
 from detectors.records import BaseRound, Reason, Status, Subject, SubjectKind, Verdict
 
 LATE_ROUNDS = 3
+# Rounds in a row without a measurement, of what was not judged for longer than anybody waits.
+LONG = 1000
 
 RoundKind = type[BaseRound] | type[ScoredResponses]
 
@@ -56,10 +58,10 @@ def not_judged(subject: Subject, base: str, missed: int, why: str, now: float) -
     return _verdict(subject, base, missed, now, _filled(text.NOT_JUDGED, fields))
 
 
-def judged_by_nobody(subject: Subject, base: str, seconds: float, now: float) -> Verdict:
-    """The same of what this agent leaves to others. seconds: for which no live pod has said that it judges it"""
+def judged_by_nobody(subject: Subject, base: str, now: float) -> Verdict:
+    """The same of what this agent leaves to others, when nobody has judged it for long."""
     fields = {"base": base, "subject": _in_words(subject)}
-    return _verdict(subject, base, int(seconds / 60), now, _filled(text.JUDGED_BY_NOBODY, fields))
+    return _verdict(subject, base, LONG, now, _filled(text.JUDGED_BY_NOBODY, fields))
 
 
 def _in_words(subject: Subject) -> str:

@@ -29,7 +29,7 @@ from agent.store import client as store
 from agent.store.fleet import watchers
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
-from detectors.records import Reason, SubjectKind
+from detectors.records import Mode, Reason, SubjectKind
 from probes import cpu_share
 from probes.artefacts.base_files import locate
 from probes.artefacts.identity import tokenizer_files
@@ -40,7 +40,7 @@ from probes.golden.record import Golden, Unmonitorable, short
 from probes.golden.weights import folder_of
 from probes.serving.client import Client
 from probes.serving.discovery import connect
-from probes.serving.engine import Address, Capabilities, Engine, ServedModel
+from probes.serving.engine import Address, Capabilities, Engine, Route, ServedModel
 from probes.serving.first_look import route_to_look_by
 from probes.serving.limited_engine import LoadGuard
 from probes.serving.name_check import names_in_words, stranger_in_words
@@ -243,6 +243,10 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
     )
     yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
+    modes = (Mode.WRITTEN, *capabilities.modes) if Route.GENERATED in capabilities.routes else ()
+    yield Check(
+        f"modes {model.name}", True, ", ".join(modes) or "none: it gives no log-probabilities of what it writes"
+    )
     yield Check(f"causes {model.name}", True, "named by the round alone: an engine injects no faults on purpose")
     if not any(line.name == base for line in listed):
         names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"

@@ -88,13 +88,11 @@ class StoreReader:
             return None
         return answer
 
-    def watched(self, subjects: Collection[Subject]) -> Collection[str] | None:
-        """State keys of those that a live pod judges. None without an answer in time."""
-        try:
-            judged: Collection[str] = self._soon(lambda client: watchers(client, self._config.cluster, subjects))
-        except AgentError:
-            return None
-        return judged
+    def watchers(self, subjects: Collection[Subject]) -> Mapping[str, Sequence[str]]:
+        """Which pods that are alive judge each of these, see fleet.watchers. Raises Retryable when no answer comes in
+        time."""
+        pods: Mapping[str, Sequence[str]] = self._soon(lambda client: watchers(client, self._config.cluster, subjects))
+        return pods
 
     def gone_states(self, later_than: Mapping[str, float], wait_s: float = TIMEOUT_S) -> Sequence[GoneState]:
         """The states of bases whose pod handed them over or is gone, claimed for this one (agent/store/handover.py);

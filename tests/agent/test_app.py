@@ -13,7 +13,6 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE, Fleet, SentIncident
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
-from agent.alerting.left_to_others import LeftToOthers
 from agent.alerting.rounds_due import RoundsDue
 from agent.app import HAND_OVER_S, App, Feed, Parts
 from agent.clock import HandClock
@@ -229,11 +228,11 @@ def test_that_nobody_judges_what_is_left_to_others_is_said_once_and_ends_where_a
     clock, sink = HandClock(NOW), Sink()
     monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
     judge = Judge(monitor, "test", StateFile(tmp_path), lambda _: ALONE, JudgedBases({}))
-    left = LeftToOthers({"smol": ADAPTERS}, lambda _: ())
-    app = App(Parts(judge, Sinks([sink], clock=clock), None, [], None, clock, "pod-0", "test", left_to_others=left))
+    left = {"smol": ADAPTERS}
+    app = App(Parts(judge, Sinks([sink], clock=clock), None, [], None, clock, "pod-0", "test", unwatched=lambda: left))
     with ExitStack() as opened:
         app.open(opened)
-        for _ in range(60):
+        for _ in range(6):
             app.step()
             clock.advance(30.0)
     (notice,) = sink.of(Notice)

@@ -168,6 +168,7 @@ def test_an_engine_that_serves_what_is_watched_passes_with_its_identity_routes_a
     assert wrong == {"golden alpha", "golden beta"}
     assert made["engine toy"].result.startswith("vllm 0.33.0, vllm-0.33.0-1f2e3d4c")
     assert made["routes toy"].result == "prompt, walk, generated; lists 20 tokens at a position, context 2048"
+    assert made["modes toy"].result == "written, streamed, chat, warm"
     assert made["tokenizer toy"].result == "the engine's; prompts that its chat template renders: 2"
     assert made["adapter alpha"].result.startswith("loaded from ")
     assert made["names toy"].result == "a name that is not loaded is refused"
