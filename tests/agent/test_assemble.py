@@ -342,7 +342,7 @@ def test_the_threshold_follows_the_fleet_while_the_agent_runs_and_over_a_restart
         judge = Judge(monitor_of(config), "prod", StateFile(config.state_dir), lambda _: None)
         _share_budget(config, judge, judge.pods)
         fleet = FleetSize(judge.pods, partial(answers.pop, 0))
-        _beat(config, judge, fleet, clock, lambda: None)
+        _beat(config, judge, fleet, clock, [])
         assert judge.log_threshold == log_threshold(config, pods)
         judge.save()
     assert answers == []
