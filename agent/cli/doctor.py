@@ -300,15 +300,18 @@ def _strangers_fail(base: str, engine: Engine) -> str:
 
 
 def _artefacts(config: Config, model: Model, source: str) -> Iterator[Check]:
-    """The files of a base and of its adapters. source: of the base, as configured"""
-    base = _tried(f"base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
+    """The files of a base and of its adapters, by names of their own where its engine is checked too. source: of the
+    base, as configured"""
+    of = "files of " if config.by_engine(model) else ""
+    base = _tried(f"{of}base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
     yield base
     if find_spec("torch") and find_spec("transformers"):
         if base.ok:
-            yield _tried(f"tokenizer {model.name}", partial(_tokenizer, config, model, source), TOKENIZER_WANTED)
+            tokenizer = partial(_tokenizer, config, model, source)
+            yield _tried(f"{of}tokenizer {model.name}", tokenizer, TOKENIZER_WANTED)
         for adapter in model.adapters:
             if adapter.path is not None:
-                yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
+                yield _tried(f"{of}adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
 
 
 def _golden_wanted(adapter: str, reason: Reason) -> str:

@@ -84,6 +84,11 @@ class Mean:
     total: float
     n: int
 
+    @property
+    def point(self) -> tuple[float, float]:
+        """Rounded to what a plot shows."""
+        return self.began, round(self.total / self.n, 3)
+
 
 @dataclass(slots=True)
 class Board:
@@ -127,7 +132,7 @@ class Board:
                 self.bases,
                 dict(self._verdicts),
                 {subject: tuple(streams.values()) for subject, streams in self._evidence.items()},
-                {name: tuple((m.began, m.total / m.n) for m in means) for name, means in self._retention.items()},
+                {name: tuple(mean.point for mean in means) for name, means in self._retention.items()},
                 tuple(self._flips),
                 tuple(self._sent),
                 tuple(self._moved),
