@@ -113,7 +113,10 @@ def files_runner_of(config: Config, model: Model, golden: bool = True) -> Runner
     Raises Refused for settings that the runner does not take.
     """
     probes = config.probes
-    accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
+    shelf = _goldens(config, model)
+    if golden:
+        shelf.look()
+    accepted = [held for held in shelf.for_files().values() if isinstance(held, Golden)]
     filled_in = {
         "base": model.path,
         "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters if adapter.path is not None},
