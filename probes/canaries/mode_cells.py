@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
+import numpy as np
+
 from detectors.canaries.mode_gap import FACTORS, beginning, in_modes
 from detectors.canaries.retention import measure, prepare
 from detectors.on_call_text import MODES
-from detectors.records import Comparison, Measurement, Mode, Summary
+from detectors.records import Comparison, Ints, Measurement, Mode, Summary
 from probes.canaries.replay_pairs import ReplayPair
 from probes.errors import EngineAway, Unreplayable
 from probes.runner import AnswersInModes, Stop
@@ -148,11 +150,26 @@ def _comparable(listed: Listed, forced: Sequence[int]) -> Listed:
     return Listed(listed.ids[:n], listed.log_probs[:n], listed.tokens[:n], listed.of_tokens[:n])
 
 
+def _censored_alike(served: Summary, scored: Summary, listed: Listed, kept: Ints, forced: int) -> Summary:
+    """Where what was written ends in another token, the accepted one may not be listed. All that is known of it is then
+    a bound, and what was scored of it, which is known exactly, is not apart where it keeps that bound.
+
+    kept: (n, K); forced: the accepted token of the last position
+    """
+    end = len(listed.tokens) - 1
+    if listed.tokens[end] == forced or forced in listed.ids[end]:
+        return served
+    log_probs, of_forced = served.log_probs.copy(), kept[end] == forced
+    log_probs[end, of_forced] = np.minimum(log_probs[end, of_forced], scored.log_probs[end, of_forced])
+    return replace(served, log_probs=log_probs)
+
+
 def _measured(pair: ReplayPair, scored: Measurement, times: int, modes: Cell, listed: Listed) -> Measurement:
     reference, of_round = beginning(pair.canary.reference, len(listed.tokens)), scored.comparison
     z = of_round.live_base
     n = len(listed.tokens)
     base = Summary(z.log_probs[:n], z.rest[:n], z.top1[:n])
-    served = summary_of(listed, reference.kept)
+    summary, kept = summary_of(listed, reference.kept), reference.kept
+    served = _censored_alike(summary, of_round.served, listed, kept, pair.adapter.forced[n - 1])
     comparison = Comparison(of_round.adapter, prepare(reference), times, served, base, of_round.at, of_round.pod, modes)
     return in_modes(measure(comparison), scored)

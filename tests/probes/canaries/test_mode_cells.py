@@ -156,6 +156,17 @@ def test_what_was_written_is_compared_up_to_its_first_other_token() -> None:
     assert all(1 <= n <= all_of_it for n, all_of_it in lengths) and any(n < all_of_it for n, all_of_it in lengths)
 
 
+@pytest.mark.parametrize("fault", ["not_applied", "wrong_adapter:beta", "scale:0.5"])
+def test_an_adapter_that_is_wrong_in_every_mode_is_apart_in_none(fault: str) -> None:
+    """Its words are others than the accepted ones, and what is scored is no further from them than what is written."""
+    behind = engine()
+    behind.toy.faults.of_adapter["alpha"] = fault
+    round = round_of(opened(behind))
+    assert len(round.cells) > 10 and max(m.mode_shift for m in round.cells) < 1e-5
+    whole = {m.comparison.reference.canary: len(m.comparison.served.rest) for m in round.measurements}
+    assert any(len(m.comparison.served.rest) < whole[m.comparison.reference.canary] for m in round.cells)
+
+
 def test_warm_answers_come_from_a_prefix_that_is_there_and_cold_ones_are_salted() -> None:
     behind = engine()
     round_of(opened(behind))
