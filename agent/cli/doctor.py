@@ -29,6 +29,7 @@ from agent.store import client as store
 from agent.store.fleet import watchers
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
+from detectors.name_list import first_names
 from detectors.records import Mode, Reason, SubjectKind
 from probes import cpu_share
 from probes.artefacts.base_files import locate
@@ -37,6 +38,7 @@ from probes.canaries.canary_file import read_canaries
 from probes.canaries.rendering import Turns, in_words, rendered_by
 from probes.errors import ProbeError, Refused, Unreplayable
 from probes.golden.record import Golden, Unmonitorable, short
+from probes.golden.stale_canaries import stale_canaries
 from probes.golden.weights import folder_of
 from probes.serving.client import Client
 from probes.serving.discovery import connect
@@ -195,6 +197,20 @@ def model_checks(config: Config) -> Iterator[Check]:
                 result = f"{golden.hash}: {golden.power.words}"
                 yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
                 yield from _weights(config, model, golden)
+                yield from _canary_file(config, name, golden)
+
+
+def _canary_file(config: Config, name: str, golden: Golden) -> Iterator[Check]:
+    """Does the file still ask what was enrolled? One that cannot be read is a check of its own."""
+    file = config.adapter(name)[1].canaries
+    try:
+        unknown, others = stale_canaries(golden, read_canaries(file)) if file is not None else ((), ())
+    except (OSError, ProbeError):
+        return
+    stale = {"not in the golden record": unknown, "there with another text": others}
+    if faults := [f"{words}: {first_names(ids)}" for words, ids in stale.items() if ids]:
+        wanted = f"gapwatch enrol {quote(name)} --replace --why TEXT, or the file as it was enrolled"
+        yield Check(f"canaries {name}", False, f"the file is not what is replayed; {'; '.join(faults)}", wanted)
 
 
 def watcher_checks(config: Config) -> Iterator[Check]:

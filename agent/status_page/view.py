@@ -189,7 +189,7 @@ def _row(
 
 def _points(before: Points, own: Points) -> Points:
     """Of a stretch that both know, what the store says: it has the rounds of every pod and of former processes."""
-    return tuple(sorted((dict(own) | dict(before)).items()))
+    return tuple(sorted((dict(own) | dict(before)).items())) if before else own
 
 
 def _strongest(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence | None:

@@ -77,5 +77,5 @@ class Recorded:
 
 
 def _unsalted(request: Request) -> Hashable:
-    without = replace(request, salt="", messages=())
-    return without, bool(request.messages)
+    bare = replace(request, salt="", messages=())
+    return bare, bool(request.messages)
