@@ -1,5 +1,5 @@
 -- What is being watched, and how small a change would be noticed?
--- Ask it when all is green: this says what green means. A loss below smallest_loss pages nobody, and stays within what was accepted.
+-- Ask it when all is green: it says what green means. A loss below smallest_loss pages late or never.
 -- subject = '': adapter or base; all when empty
 -- hours = 24: how far back an adapter may last have had a round
 WITH records AS (

@@ -219,7 +219,7 @@ def test_files_beside_an_engine_score_the_responses_and_are_replayed_by_a_runner
     assert base.files is not None and base.responses is not None and base.responses.runner is base.files.runner
     assert isinstance(base.files.runner, MemoryRunner) and set(base.files.runner.config.adapters) == {"a"}
     assert (base.files.adapters, base.files.every_s) == (("a",), 60.0)
-    assert stream_counts(config) == {600.0: 3, 60.0: 2}, "canaries of the engine, and responses"
+    assert stream_counts(config) == {600.0: 3 + 2 * len(Mode), 60.0: 3}, "canaries of the engine, and responses"
 
 
 def test_without_the_model_libraries_an_engine_is_asked_all_the_same(
@@ -406,4 +406,13 @@ def test_a_witness_shares_out_the_bases_that_it_replays_and_no_others(config: Co
 def test_an_agent_that_does_everything_says_nothing_of_roles(config: Config) -> None:
     parts = assemble(config)
     assert parts.ownership is None and {"role", "bases"}.isdisjoint(parts.routes.parts())
+    parts.closing()
+
+
+def test_the_status_page_has_every_adapter_before_anything_was_judged(config: Config) -> None:
+    parts = assemble(config)
+    page = parts.routes.page(parts.routes.parts(), False).decode()
+    for adapter in config.models[0].adapters:
+        assert f'<th scope="row">{adapter.name}' in page
+    assert "not judged yet" in page and "the store is being asked" in page
     parts.closing()
