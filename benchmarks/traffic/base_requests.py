@@ -9,6 +9,7 @@ there are answer like one of the two that did not write it.
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,13 +19,14 @@ import torch
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, at_most, context, exactly
-from benchmarks.traffic.observed import Doubles
-from benchmarks.traffic.served import SEED, Cell, jobs
+from benchmarks.traffic.observed import FORMULAS, Doubles
+from benchmarks.traffic.served import SEED, Cell, jobs, kept_file
 from detectors.evidence.alternative import Alternative, interpolation, other_adapter
 from detectors.kinds.base_likelihood import Config, Detector
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from probes.model.shared_prefix import read_all
 from probes.runners.in_process import Runner
+from probes.scoring import scoring_job
 from probes.scoring.likelihood_ratio_torch import (
     base_null_torch,
     growth_torch,
@@ -40,30 +42,41 @@ PLAIN, NUCLEUS = SamplingParameters(1.0), SamplingParameters(0.7, top_p=0.9)
 LOG_A = math.log(8 * 525_960.0)
 RUNS, A_ROUND, MOST, HEALTHY = 200, 4, 4_000, 20_000
 # Responses of a cell, and how many of them are scored, and summed over exactly.
-KEPT, COUNT, EXACT = 96, 24, 4
+KEPT, COUNT, EXACT = 96, 16, 2
 OTHERS = (3, 40)
 
 
 def figures(runner: Runner, quick: bool) -> Iterator[Figure]:
     count = 4 if quick else COUNT
     yield from _exact(runner, 1 if quick else EXACT)
-    scores = {name: _scored(runner, _of_base(runner, name, name, count)) for name in ADAPTERS}
-    as_accepted = [score for name in ADAPTERS for score in _scored(runner, _of_base(runner, name, "base", count))]
+    scores = {name: scored(runner, name, name, count) for name in ADAPTERS}
+    as_accepted = [score for name in ADAPTERS for score in scored(runner, name, "base", count)]
     for adapters in OTHERS:
         yield from _delays(scores, adapters, quick)
     yield from _quiet(as_accepted, quick)
-    yield from _cost(runner, 2 if quick else 8)
+    yield from _cost(runner, 2 if quick else 4)
+
+
+def _cell(adapter: str, writer: str) -> Cell:
+    return Cell(adapter, "base" if writer == "base" else "healthy", PLAIN, KEPT)
 
 
 def _of_base(runner: Runner, adapter: str, writer: str, count: int) -> list[ScoringJob]:
     """What base or adapter wrote to that adapter's prompts, under the base's name: the first of those kept."""
-    cell = Cell(adapter, "base" if writer == "base" else "healthy", PLAIN, KEPT)
-    return [replace(job, adapter="the base", of_base=True) for job in jobs(runner, cell)[:count]]
+    written = jobs(runner, _cell(adapter, writer))[:count]
+    return [replace(job, adapter="the base", of_base=True) for job in written]
 
 
-def _scored(runner: Runner, responses: Sequence[ScoringJob]) -> list[TrafficScore]:
+def scored(runner: Runner, adapter: str, writer: str, count: int) -> list[TrafficScore]:
+    """By default, and as kept from an earlier run of the same code on the same responses."""
     options = ScoringOptions()
-    return [traffic_score(answer, options) for answer in runner.score(responses, lambda: False, options)]
+    file = kept_file(runner, _cell(adapter, writer), repr(("base requests", count, options)), (*FORMULAS, scoring_job))
+    if not file.exists():
+        answers = runner.score(_of_base(runner, adapter, writer, count), lambda: False, options)
+        file.with_suffix(".new").write_bytes(pickle.dumps([traffic_score(answer, options) for answer in answers]))
+        file.with_suffix(".new").replace(file)
+    kept: list[TrafficScore] = pickle.loads(file.read_bytes())
+    return kept
 
 
 def _exact(runner: Runner, count: int) -> Iterator[Figure]:
