@@ -72,7 +72,8 @@ class Parts:
     ownership: of a witness, which shares the bases with others; None where all are this agent's own
     own: told which bases are this agent's whenever that changes: the models and the feeds
     stores_traffic: False where other agents count and store what ``traffic`` reads
-    rounds_due: which bases are to be judged how often
+    rounds_due: which bases are to be judged here and how often
+    unwatched: base -> its adapters, of those that others are to judge and nobody does
     routes: what the health servers answer with
     beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
     """
@@ -89,6 +90,7 @@ class Parts:
     own: Sequence[Callable[[frozenset[str]], None]] = ()
     stores_traffic: bool = True
     rounds_due: RoundsDue = field(default_factory=partial(RoundsDue, {}))
+    unwatched: Callable[[], Mapping[str, Sequence[str]]] = dict
     beat: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
@@ -291,13 +293,14 @@ class App:
         self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts, tuple(overdue)))
 
     def _tell_overdue(self, overdue: Mapping[str, int], now: float) -> None:
-        """That nobody can tell, by the same way as where a model does not answer."""
+        """That nobody can tell, by the same way as where a model does not answer: here, or anywhere."""
         states = (self._judge_status(), self._feeds_status())
         why = "; ".join(words for ok, words in states if not ok) or "no round came"
+        judge, unwatched = self._parts.judge, self._parts.unwatched()
         try:
-            findings = self._parts.judge.overdue(overdue, why, now) if overdue else ()
+            findings = [*judge.overdue(overdue, why, now), *judge.unwatched(unwatched, now)]
         except Exception as error:  # a judge that fails on rounds may fail on this too; the heartbeat names the bases
-            log.error("overdue_not_judged", bases=sorted(overdue), exc_info=error)
+            log.error("silence_not_judged", bases=sorted({*overdue, *unwatched}), exc_info=error)
             return
         for finding in findings:
             self._hand_on(finding)

@@ -73,7 +73,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    board = Board(config.cluster, config.pod, _named_adapters(config))
+    board, lookback = Board(config.cluster, config.pod, _named_adapters(config)), Lookback(keeper.history, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
@@ -111,13 +111,12 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         own=own,
         stores_traffic=ownership is None,
         rounds_due=rounds_due,
+        unwatched=partial(_unwatched, config, left) if left else dict,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(
-            telemetry, statuses, keeper.query, StatusPage(board, Lookback(keeper.history, clock), clock).html
-        ),
-        closing=partial(_close, keeper, telemetry),
+        routes=Routes(telemetry, statuses, keeper.query, StatusPage(board, lookback, clock).html),
+        closing=partial(_close, lookback, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,
     )
@@ -186,6 +185,11 @@ def monitor_of(config: Config, pods: int = 1) -> Monitor:
 def _judged_adapters(config: Config) -> dict[str, list[str]]:
     """Base -> its adapters, of those that this agent judges; of a witness those that it may own."""
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.replayed}
+
+
+def _unwatched(config: Config, left: LeftBases) -> dict[str, list[str]]:
+    """Base -> its adapters, of those that nobody judges."""
+    return {base: names for base, names in _named_adapters(config).items() if base in left.unwatched}
 
 
 def _rounds_due(config: Config) -> RoundsDue:
@@ -381,7 +385,8 @@ def _telemetry(config: Config) -> Telemetry:
     return telemetry
 
 
-def _close(keeper: StoreReader, telemetry: Telemetry) -> None:
+def _close(lookback: Lookback, keeper: StoreReader, telemetry: Telemetry) -> None:
+    lookback.close()
     keeper.close()
     telemetry.close()
 

@@ -1,7 +1,7 @@
 """Traffic evidence in figures: ``python -m benchmarks.traffic_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On responses of the real model, sampled once and kept in the cache folder, as is what golden copies say of them.
-Parts: delays, samplers, fair_bet, replicas, peers, unexplained, prefixes, retention, texts, base, speed.
+Parts: delays, samplers, fair_bet, replicas, peers, unexplained, prefixes, retention, texts, onset, base, speed.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks.traffic import (
     clipped,
     delays,
     fair_bet,
+    onset,
     peers,
     prefixes,
     scoring_speed,
@@ -146,6 +147,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
         "prefixes": lambda world: prefixes.figures(world.quick),
         "retention": _retention,
         "texts": lambda world: texts.figures(world.runner, world.healthy),
+        "onset": lambda world: onset.figures(world.faulty),
         "base": lambda world: base_requests.figures(world.runner, world.quick),
         "speed": lambda world: scoring_speed.figures(world.runner, world.quick),
     }

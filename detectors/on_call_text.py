@@ -753,12 +753,20 @@ UNMEASURED = {
     "and its base have to be there, each once and by the same name; then run gapwatch probe {adapter_argument}",
     Reason.NOT_REPLAYED_YET: "wait for the next round; if none comes, run gapwatch doctor and look at the agent's log",
 }
-# No round was judged at all, for so many intervals. why: which part of the agent fails, in words
+# No round was judged at all. why: which part of the agent fails, in words. No number that grows: that would be another
+# verdict each time.
 NOT_JUDGED = Text(
-    explanation="no round of {base} was judged for {missed} intervals, so nobody watches {subject}: the agent is alive "
-    "and its watch stands still ({why})",
+    explanation="nobody watches {subject}: no round of {base} was judged for several intervals, though the agent is "
+    "alive ({why})",
     action="run gapwatch doctor and look at the agent's log and at the parts judge and feeds of /readyz; then start "
     "the agent again",
+)
+# This agent leaves it to others, and no live one has said for a while that it judges it.
+JUDGED_BY_NOBODY = Text(
+    explanation="nobody watches {subject}: for a quarter of an hour or longer no pod of the cluster that is alive has "
+    "said that it judges the adapters of {base}, which this one leaves to others",
+    action="look at the witnesses (kubectl get pods) and at what gapwatch doctor says of them here; until one judges "
+    "{base} again, take its adapters for not monitored",
 )
 # A base of which fewer than two adapters were measured, and none says why.
 UNMEASURED_BASE = "run gapwatch doctor and look at the files of {base}"

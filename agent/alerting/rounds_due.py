@@ -15,6 +15,8 @@ from detectors import on_call_text as text
 from detectors.records import BaseRound, Reason, Status, Subject, SubjectKind, Verdict
 
 LATE_ROUNDS = 3
+# Rounds in a row without a measurement, of what was not judged for longer than anybody waits.
+LONG = 1000
 
 RoundKind = type[BaseRound] | type[ScoredResponses]
 
@@ -52,9 +54,27 @@ class RoundsDue:
 
 def not_judged(subject: Subject, base: str, missed: int, why: str, now: float) -> Verdict:
     """The verdict that nobody can tell. missed: intervals long that no round of its base was judged; why: in words"""
+    fields = {"base": base, "subject": _in_words(subject), "why": why}
+    return _verdict(subject, base, missed, now, _filled(text.NOT_JUDGED, fields))
+
+
+def judged_by_nobody(subject: Subject, base: str, now: float) -> Verdict:
+    """The same of what this agent leaves to others, when nobody has judged it for long."""
+    fields = {"base": base, "subject": _in_words(subject)}
+    return _verdict(subject, base, LONG, now, _filled(text.JUDGED_BY_NOBODY, fields))
+
+
+def _in_words(subject: Subject) -> str:
     kind, name = subject
-    words = text.A_BASE.format(name=name) if kind is SubjectKind.BASE else name
-    explanation = text.NOT_JUDGED.explanation.format(base=base, missed=missed, subject=words, why=why)
+    return text.A_BASE.format(name=name) if kind is SubjectKind.BASE else name
+
+
+def _filled(words: text.Text, fields: Mapping[str, object]) -> text.Text:
+    return text.Text(words.explanation.format(**fields), words.action.format(**fields))
+
+
+def _verdict(subject: Subject, base: str, silent: int, now: float, words: text.Text) -> Verdict:
+    kind, name = subject
     return Verdict(
         kind,
         name,
@@ -63,7 +83,7 @@ def not_judged(subject: Subject, base: str, missed: int, why: str, now: float) -
         now,
         Status.UNMONITORABLE,
         Reason.NOT_JUDGED,
-        explanation=explanation,
-        action=text.NOT_JUDGED.action,
-        silent_in_a_row=missed,
+        explanation=words.explanation,
+        action=words.action,
+        silent_in_a_row=silent,
     )

@@ -29,7 +29,8 @@ from agent.store import client as store
 from agent.store.fleet import watchers
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
-from detectors.records import Reason, SubjectKind
+from detectors.name_list import first_names
+from detectors.records import Mode, Reason, SubjectKind
 from probes import cpu_share
 from probes.artefacts.base_files import locate
 from probes.artefacts.identity import tokenizer_files
@@ -37,10 +38,11 @@ from probes.canaries.canary_file import read_canaries
 from probes.canaries.rendering import Turns, in_words, rendered_by
 from probes.errors import ProbeError, Refused, Unreplayable
 from probes.golden.record import Golden, Unmonitorable, short
+from probes.golden.stale_canaries import stale_canaries
 from probes.golden.weights import folder_of
 from probes.serving.client import Client
 from probes.serving.discovery import connect
-from probes.serving.engine import Address, Capabilities, Engine, ServedModel
+from probes.serving.engine import Address, Capabilities, Engine, Route, ServedModel
 from probes.serving.first_look import route_to_look_by
 from probes.serving.limited_engine import LoadGuard
 from probes.serving.name_check import names_in_words, stranger_in_words
@@ -195,6 +197,20 @@ def model_checks(config: Config) -> Iterator[Check]:
                 result = f"{golden.hash}: {golden.power.words}"
                 yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
                 yield from _weights(config, model, golden)
+                yield from _canary_file(config, name, golden)
+
+
+def _canary_file(config: Config, name: str, golden: Golden) -> Iterator[Check]:
+    """Does the file still ask what was enrolled? One that cannot be read is a check of its own."""
+    file = config.adapter(name)[1].canaries
+    try:
+        unknown, others = stale_canaries(golden, read_canaries(file)) if file is not None else ((), ())
+    except (OSError, ProbeError):
+        return
+    stale = {"not in the golden record": unknown, "there with another text": others}
+    if faults := [f"{words}: {first_names(ids)}" for words, ids in stale.items() if ids]:
+        wanted = f"gapwatch enrol {quote(name)} --replace --why TEXT, or the file as it was enrolled"
+        yield Check(f"canaries {name}", False, f"the file is not what is replayed; {'; '.join(faults)}", wanted)
 
 
 def watcher_checks(config: Config) -> Iterator[Check]:
@@ -243,6 +259,10 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
     )
     yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
+    modes = (Mode.WRITTEN, *capabilities.modes) if Route.GENERATED in capabilities.routes else ()
+    yield Check(
+        f"modes {model.name}", True, ", ".join(modes) or "none: it gives no log-probabilities of what it writes"
+    )
     yield Check(f"causes {model.name}", True, "named by the round alone: an engine injects no faults on purpose")
     if not any(line.name == base for line in listed):
         names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"

@@ -84,6 +84,11 @@ class Mean:
     total: float
     n: int
 
+    @property
+    def point(self) -> tuple[float, float]:
+        """Rounded to what a plot shows."""
+        return self.began, round(self.total / self.n, 3)
+
 
 @dataclass(slots=True)
 class Board:
@@ -96,6 +101,7 @@ class Board:
     _verdicts: dict[Subject, Verdict] = field(default_factory=dict)
     _evidence: dict[Subject, dict[tuple[str, str], Evidence]] = field(default_factory=dict)
     _retention: dict[str, deque[Mean]] = field(default_factory=dict)
+    _points: dict[str, Points] = field(default_factory=dict)
     _flips: deque[Flip] = field(default_factory=lambda: deque(maxlen=MOST_FLIPS))
     _sent: deque[SentNotice] = field(default_factory=lambda: deque(maxlen=MOST_NOTICES))
     _moved: deque[Moved] = field(default_factory=lambda: deque(maxlen=MOST_CHANGES))
@@ -127,13 +133,19 @@ class Board:
                 self.bases,
                 dict(self._verdicts),
                 {subject: tuple(streams.values()) for subject, streams in self._evidence.items()},
-                {name: tuple((m.began, m.total / m.n) for m in means) for name, means in self._retention.items()},
+                {name: self._points_of(name) for name in self._retention},
                 tuple(self._flips),
                 tuple(self._sent),
                 tuple(self._moved),
                 dict(self._accepted),
                 self._heartbeat,
             )
+
+    def _points_of(self, name: str) -> Points:
+        """Made again when a verdict has added to them: several looks at the page fall between two rounds."""
+        if name not in self._points:
+            self._points[name] = tuple(mean.point for mean in self._retention[name])
+        return self._points[name]
 
     def _judged(self, verdict: Verdict) -> None:
         subject = verdict.subject_kind, verdict.subject
@@ -145,6 +157,7 @@ class Board:
         if is_measured and verdict.retention is not None and verdict.subject_kind is SubjectKind.ADAPTER:
             means = self._retention.setdefault(verdict.subject, deque(maxlen=int(DAY_S / BUCKET_S) + 1))
             _add(means, verdict.at, verdict.retention.mean)
+            self._points.pop(verdict.subject, None)
 
 
 def _add(means: deque[Mean], at: float, retention: float) -> None:

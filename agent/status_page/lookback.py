@@ -11,6 +11,7 @@ from agent.clock import Clock
 from agent.store.history import History
 
 EVERY_S = 30.0
+CLOSING_S = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -29,14 +30,23 @@ class Lookback:
         self._lock = threading.Lock()
         self._history, self._asked_at, self._is_asking = History(), float("-inf"), False
         self._why = ""
+        self._thread: threading.Thread | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Ask nothing more; a question on its way has a moment to come back, before the store's client is closed."""
+        with self._lock:
+            self._is_closed, thread = True, self._thread
+        if thread is not None:
+            thread.join(CLOSING_S)
 
     def latest(self) -> History:
         with self._lock:
-            is_due = not self._is_asking and self._clock.steady() - self._asked_at >= EVERY_S
-            if is_due:
+            is_old = self._clock.steady() - self._asked_at >= EVERY_S
+            if is_old and not self._is_asking and not self._is_closed:
                 self._is_asking, self._asked_at = True, self._clock.steady()
-        if is_due:
-            threading.Thread(target=self._refresh, name="status page", daemon=True).start()
+                self._thread = threading.Thread(target=self._refresh, name="status page", daemon=True)
+                self._thread.start()
         return self._history
 
     @property

@@ -5,11 +5,13 @@
   const exchange = (id, next) => {
     const here = document.getElementById(id), there = next.getElementById(id);
     if (!here || !there || here.innerHTML === there.innerHTML) return;
-    const open = [...here.querySelectorAll("details[open]")].map((one) => one.id);
-    const focused = here.contains(document.activeElement) ? document.activeElement.id : "";
+    const open = new Map([...here.querySelectorAll("details")].map((one) => [one.dataset.key, one.open]));
+    const focused = here.contains(document.activeElement) && document.activeElement.closest("details")?.dataset.key;
     here.innerHTML = there.innerHTML;
-    for (const one of open) document.getElementById(one)?.setAttribute("open", "");
-    if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+    for (const one of here.querySelectorAll("details")) {
+      one.open = open.get(one.dataset.key) ?? one.open;
+      if (focused && one.dataset.key === focused) one.firstElementChild.focus({ preventScroll: true });
+    }
   };
   const turn = async () => {
     if (document.hidden || String(getSelection())) return;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from markupsafe import Markup
 
@@ -10,11 +11,17 @@ WIDTH, HEIGHT = 96.0, 20.0
 LOW, HIGH = -0.1, 1.15
 
 
-def retention_plot(points: Sequence[tuple[float, float]], now: float, span_s: float, stretch_s: float) -> Markup:
+def retention_plot(points: tuple[tuple[float, float], ...], now: float, span_s: float, stretch_s: float) -> Markup:
     """Retention over the last ``span_s`` seconds: the upper line is 1, as accepted, the lower one 0, the base.
 
-    points: (seconds since the epoch, retention), in order; where a stretch is missing the line is broken
+    points: (when a stretch of ``stretch_s`` began, retention in it), in order; where one is missing the line is broken
     """
+    return _drawn(points, now - now % stretch_s + stretch_s, span_s, stretch_s)
+
+
+@lru_cache(maxsize=4096)
+def _drawn(points: tuple[tuple[float, float], ...], now: float, span_s: float, stretch_s: float) -> Markup:
+    """Kept, because between two looks at the page the plots of most adapters stay as they are. now: a stretch's end"""
     shown = [(at, value) for at, value in points if now - span_s <= at <= now]
     if not shown:
         return Markup('<span class="none">no round in the last day</span>')
@@ -30,7 +37,7 @@ def evidence_plot(log_e: float, log_threshold: float) -> Markup:
     """A bar that is full where the evidence pages, with both numbers in words. In nats; an e-process never goes below 0
     here, because evidence for health does not show."""
     share = max(0.0, min(1.0, log_e / log_threshold)) if 0 < log_threshold < float("inf") else 0.0
-    words = f"evidence {log_e:.1f} of {log_threshold:.1f} nats that page"
+    words = f"evidence {log_e:.1f} nats, pages at {log_threshold:.1f}"
     return Markup('<svg class="bar" viewBox="0 0 96 8" role="img" aria-label="{}">').format(words) + Markup(
         f'<rect class="trough" width="96" height="8"/><rect class="fill" width="{96 * share:.0f}" height="8"/></svg>'
     )

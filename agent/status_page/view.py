@@ -15,7 +15,7 @@ from agent.records import Flip, NoticeKind
 from agent.status_page.board import BUCKET_S, DAY_S, Accepted, Moved, Points, SentNotice, Snapshot
 from agent.status_page.plots import evidence_plot, retention_plot
 from agent.store.history import History, Pod
-from detectors.records import Cause, Evidence, Status, Subject, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Reason, Status, Subject, SubjectKind, Verdict
 
 MOST_CARDS, MOST_INCIDENTS = 20, 20
 # A pod without a sign of life for as long is gone, as for the on-call questions.
@@ -148,8 +148,14 @@ def _subjects(own: Snapshot) -> list[tuple[Subject, str]]:
 
 
 def _verdicts(own: Snapshot, before: History) -> dict[Subject, Verdict]:
-    """This pod's own, and of what it does not judge, or has not judged yet, the latest of any pod."""
-    return {**before.verdicts, **own.verdicts}
+    """This pod's own, and of what it does not judge, or has not judged yet, the latest of any pod. That nobody judges
+    it holds until somebody does."""
+    judged = {
+        subject: verdict
+        for subject, verdict in own.verdicts.items()
+        if verdict.reason is not Reason.NOT_JUDGED or verdict.at >= before.verdicts.get(subject, verdict).at
+    }
+    return {**before.verdicts, **judged}
 
 
 def _row(
@@ -175,15 +181,15 @@ def _row(
         says=_says(verdict),
         retention=retention_words(verdict.retention) if is_adapter and verdict.retention is not None else "",
         evidence=evidence_plot(log_e, level) if is_known else EMPTY,
-        evidence_words=f"{log_e:.1f} of {level:.1f} nats" if is_known else "",
+        evidence_words=f"{log_e:.1f} nats, pages at {level:.1f}" if is_known else "",
         at=_age(now - verdict.at),
-        elsewhere=subject not in own.verdicts,
+        elsewhere=verdict is not own.verdicts.get(subject),
     )
 
 
 def _points(before: Points, own: Points) -> Points:
     """Of a stretch that both know, what the store says: it has the rounds of every pod and of former processes."""
-    return tuple(sorted((dict(own) | dict(before)).items()))
+    return tuple(sorted((dict(own) | dict(before)).items())) if before else own
 
 
 def _strongest(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence | None:

@@ -19,7 +19,7 @@ from probes.artefacts.identity import adapter_hash
 from probes.errors import DamagedGolden, Refused
 from probes.golden.archive import adapter_before, look_up, newest, read_bytes, save_bytes
 from probes.golden.codec import content_hash
-from probes.golden.record import Golden, Unmonitorable
+from probes.golden.record import Golden, Unmonitorable, check_made_in_process
 from probes.golden.smallest_loss import smallest_loss
 from probes.golden.weights import accepted_adapter
 
@@ -35,9 +35,8 @@ class Goldens:
 
     pins: adapter -> pinned hash, "" takes the newest accepted one
     fetch: (adapter, pin) -> (hash, bytes) from the store for a folder that lost its files; may raise AgentError
-    of_files: are the files compared with them, and not an engine? In place of a record that was made on an engine and
-    measured against one made in process, that one is then in force: an engine lists a few tokens only, and what it does
-    not list is counted at the last value that it lists, in its record as in its answers
+    of_files: is evidence drawn from what the files answer, and not an engine? Only records made in process are in force
+    then: of one that was made on an engine the one that it was measured against, and without one it is refused
     held: adapter -> the record in force since the last ``look``, or why there is none
     """
 
@@ -47,6 +46,7 @@ class Goldens:
         self._folder, self._base, self._pins, self._fetch = folder, base, dict(pins), fetch
         self._of_files = of_files
         self._chosen: dict[str, str] = {}  # adapter -> hash of the pinned or newest record as of the last look
+        self._measured_against: dict[str, Golden] = {}  # hash -> that record, of those that ``for_files`` looked up
         self.held: dict[str, Golden | Unmonitorable] = {}
 
     def forget(self) -> None:
@@ -59,7 +59,7 @@ class Goldens:
 
     def _look(self, adapter: str) -> GoldenAccepted | None:
         before = self.held.get(adapter)
-        if isinstance(before, Golden) and self._wanted(adapter) == self._chosen[adapter] and self._is_usable(before):
+        if isinstance(before, Golden) and self._wanted(adapter) == self._chosen[adapter]:
             return None
         golden = self._find(adapter)
         self.held[adapter] = golden
@@ -67,10 +67,6 @@ class Goldens:
             return None
         previous = before.hash if isinstance(before, Golden) else golden.previous
         return _accepted(golden, self._base, previous, read_bytes(self._folder, golden.hash))
-
-    def _is_usable(self, golden: Golden) -> bool:
-        """Else what it was measured against may be there by now."""
-        return not (self._of_files and golden.made_on)
 
     def _wanted(self, adapter: str) -> str:
         """The hash to use: the last one while a damaged file hides which is newest, "" where there is none."""
@@ -87,8 +83,32 @@ class Goldens:
         if not isinstance(golden, Golden):
             return golden
         self._chosen[adapter] = golden.hash
-        offline = self._looked_up(adapter, golden.offline) if self._of_files and golden.offline else None
-        return offline if isinstance(offline, Golden) else golden
+        if not self._of_files:
+            return golden
+        try:
+            made_in_process = self._made_in_process(golden)
+            check_made_in_process(made_in_process)
+        except Refused as error:
+            return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
+        return made_in_process
+
+    def for_files(self) -> dict[str, Golden | Unmonitorable]:
+        """``held``, as what the files answer is compared with it: in place of a record that was made on an engine the
+        one made in process that it was measured against, where that is at hand. An engine lists a few tokens only, and
+        what it does not list is counted at the last value that it lists, in its record as in its answers."""
+        return {
+            adapter: self._made_in_process(golden) if isinstance(golden, Golden) else golden
+            for adapter, golden in self.held.items()
+        }
+
+    def _made_in_process(self, golden: Golden) -> Golden:
+        name = golden.offline
+        if name and name not in self._measured_against:
+            offline = self._looked_up(golden.adapter, name)
+            if not isinstance(offline, Golden):
+                return golden
+            self._measured_against[name] = offline
+        return self._measured_against.get(name, golden)
 
     def _looked_up(self, adapter: str, pin: str) -> Golden | Unmonitorable:
         golden = look_up(self._folder, adapter, pin)
@@ -124,6 +144,7 @@ def _accepted(golden: Golden, base: str, previous: str, data: bytes) -> GoldenAc
         draws=(loss.draws or 0) if loss else 0,
         tolerance=golden.tolerances.allowed_deviation(golden.adapter),
         made_on=golden.made_on,
+        offline=golden.offline,
     )
 
 

@@ -193,6 +193,8 @@ class ResponseScorer:
         golden = goldens.get(adapter)
         if not isinstance(golden, Golden):
             return golden.detail if golden else f"no golden record of {adapter}"
+        if golden.made_on and not golden.base_hash:
+            return f"{adapter} was accepted on an engine alone: the base that it had is not known"
         try:
             base, own = self.runner.golden_hashes(adapter, golden.hash_scheme)
         except ProbeError as error:

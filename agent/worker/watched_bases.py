@@ -113,7 +113,10 @@ def files_runner_of(config: Config, model: Model, golden: bool = True) -> Runner
     Raises Refused for settings that the runner does not take.
     """
     probes = config.probes
-    accepted = [held for held in goldens_of(config, model).values() if isinstance(held, Golden)] if golden else []
+    shelf = _goldens(config, model)
+    if golden:
+        shelf.look()
+    accepted = [held for held in shelf.for_files().values() if isinstance(held, Golden)]
     filled_in = {
         "base": model.path,
         "adapters": {adapter.name: str(adapter.path) for adapter in model.adapters if adapter.path is not None},
@@ -145,7 +148,7 @@ def goldens_of(config: Config, model: Model) -> dict[str, Golden | Unmonitorable
 
 def _goldens(config: Config, model: Model, fetch: Fetch | None = None) -> Goldens:
     pins = {adapter.name: adapter.golden or "" for adapter in model.adapters}
-    return Goldens(config.probes.golden_dir, model.name, pins, fetch, config.in_process(model))
+    return Goldens(config.probes.golden_dir, model.name, pins, fetch, of_files=not config.by_engine(model))
 
 
 def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:

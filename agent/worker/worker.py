@@ -36,7 +36,7 @@ from probes.canaries.round import Scheduled, reason_of, replay_base_round
 from probes.canaries.schedule import due
 from probes.canaries.watched_files import WatchedFiles
 from probes.errors import ProbeError
-from probes.golden.record import Golden, identity_of
+from probes.golden.record import Golden, Unmonitorable, identity_of
 from probes.runner import LosesDevice, Runner, SeesEvents
 from probes.scoring.interaction import Interaction
 
@@ -75,6 +75,11 @@ class WatchedBase:
     opened: bool = False
     kept: KeptAnswers = field(default_factory=KeptAnswers)
     files: WatchedFiles | None = None
+
+    @property
+    def by_files(self) -> Mapping[str, Golden | Unmonitorable]:
+        """The golden records by which responses are scored, and files beside an engine compared."""
+        return self.goldens.for_files() if self.files else self.goldens.held
 
     @property
     def runners(self) -> list[Runner]:
@@ -369,10 +374,10 @@ class Worker:
         scheduled = partial(Scheduled, base.name, at=round(now, 3), budget=budget, seed=seed)
         try:
             files.open(now)
-            for golden in files.newly_in_force(base.goldens.held):
+            for golden in files.newly_in_force(base.by_files):
                 if base.responses is not None:
                     base.responses.accepted(golden)
-            done = files.replay(base.goldens.held, scheduled, partial(self._stopped, base))
+            done = files.replay(base.by_files, scheduled, partial(self._stopped, base))
         except Exception as error:
             self._failed(f"{THE_FILES} of {base.name}: {type(error).__name__}: {error}")
             return True
@@ -460,7 +465,7 @@ class Worker:
         if base.may_score:
             ends = self._batch_ends()
             untouched = base.responses.process(
-                batch, base.goldens.held, lambda: self._stopped(base) or self._clock.now() >= ends
+                batch, base.by_files, lambda: self._stopped(base) or self._clock.now() >= ends
             )
             backlog.give_back(untouched)
             self._done.subtract(interaction.adapter for interaction in untouched)

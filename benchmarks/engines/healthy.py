@@ -10,13 +10,12 @@ from contextlib import ExitStack, nullcontext
 
 import numpy as np
 
-from agent.config import Config
-from benchmarks.engines.llama_cpp import ADAPTER, BASE, record, router_files, watch_of
+from benchmarks.engines.llama_cpp import record, watch_of
+from benchmarks.engines.real_llama import Served, random_adapter, ticket_router
 from benchmarks.engines.recorded import Recorded
 from benchmarks.engines.watched import pages
 from benchmarks.figures import Figure, at_most, console, context, share
 from detectors.records import Status
-from examples.engines.llama_cpp.llama_server import llama_server
 from probes.serving.company import company
 from probes.serving.discovery import connect
 from probes.serving.engine import Address, Request
@@ -35,34 +34,34 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 def measure(quick: bool) -> list[Figure]:
     """Rounds that page, and how far the healthy answers are apart."""
     engine = Recorded()
-    with router_files() as (config, base, adapter), ExitStack() as opened:
+    with random_adapter() if quick else ticket_router() as served, ExitStack() as opened:
         for name, options in CONFIGURATIONS.items():
-            url = opened.enter_context(llama_server(base, [adapter], None, BASE, options))
-            _record(engine, name, config, url)
-        return _figures(engine, config, 100 if quick else ROUNDS)
+            url = opened.enter_context(served.server(options))
+            _record(engine, name, served, url)
+        return _figures(engine, served, ROUNDS)
 
 
-def _record(engine: Recorded, name: str, config: Config, url: str) -> None:
-    writing = Request(BASE, tuple(range(100, 160)))
+def _record(engine: Recorded, name: str, served: Served, url: str) -> None:
+    writing = Request(served.config.models[0].name, tuple(range(10, 70)))
     busy = company(lambda _: connect(Address(url)), writing, 2) if name == BUSY else nullcontext()
     with busy:
-        record(engine, name, config, url)
+        record(engine, name, served, url)
 
 
-def _figures(engine: Recorded, config: Config, rounds: int) -> list[Figure]:
+def _figures(engine: Recorded, served: Served, rounds: int) -> list[Figure]:
     rng, names = np.random.default_rng(16), list(CONFIGURATIONS)
     engine.configuration = names[0]
-    watch = watch_of(engine, config, 0)
+    watch, adapter = watch_of(engine, served.config, 0), served.adapter_name
     paged, others, farthest = 0, 0, 0.0
     for _ in range(rounds):
         engine.configuration = names[int(rng.integers(len(names)))]
         verdicts = watch.judged()
         paged += bool(pages(verdicts.values()))
-        others += verdicts[ADAPTER].status is not Status.HEALTHY
-        retention = verdicts[ADAPTER].retention
+        others += verdicts[adapter].status is not Status.HEALTHY
+        retention = verdicts[adapter].retention
         farthest = max(farthest, abs(retention.mean - 1)) if retention else farthest
     console.print(f"  {paged} of {rounds} rounds page, {others} are not healthy")
-    of = f"llama.cpp, {len(names)} benign configurations, {rounds} rounds drawn from their answers"
+    of = f"llama.cpp, {served.name}, {len(names)} benign configurations, {rounds} rounds drawn from their answers"
     return [
         at_most(f"{of}: rounds that page", paged, "rounds", 0),
         share(f"{of}: share that pages", paged, rounds),

@@ -10,27 +10,23 @@ the requests that are answered in the time that each kind takes of ten minutes.
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import httpx
 import numpy as np
 from scipy.stats import t as student_t
 
-from benchmarks.engines.watched import Watch, accept, configuration, watching
+from benchmarks.engines.real_llama import random_adapter
+from benchmarks.engines.watched import Watch, watching
 from benchmarks.figures import Figure, at_most, console, context
 from detectors.records import Floats
-from examples.engines.llama_cpp.demo import lay_files
-from examples.engines.llama_cpp.llama_server import llama_server
-from probes.canaries.canary_file import Canary, CanarySet
 from probes.serving.json_form import samples
 
-BASE, ADAPTER, CLIENTS = "tiny", "router", 2
+CLIENTS = 2
 PROMPT_TOKENS, WRITTEN = 160, 48
 PAIRS = 8
 
@@ -144,20 +140,10 @@ def _tokens(url: str) -> float:
 @contextmanager
 def _engine() -> Iterator[tuple[str, Watch]]:
     """With an adapter that is accepted and watched."""
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
-        base, adapter = lay_files(folder)
-        with llama_server(base, [adapter], alias=BASE, options=["--slots", "4"]) as url:
-            config = configuration(folder, url, BASE, {ADAPTER: _canaries()}, "golden")
-            accept(folder)
-            watch = watching(config, seed=3)
-            yield url, watch
-            watch.runner.close()
-
-
-def _canaries() -> CanarySet:
-    texts = [f"question {i} about item {i * 7 % 31}" for i in range(60)]
-    return CanarySet(tuple(Canary(f"c{i}", ({"role": "user", "content": text},)) for i, text in enumerate(texts)))
+    with random_adapter() as served, served.server(["--slots", "4"]) as url:
+        watch = watching(served.config, seed=3, url=url)
+        yield url, watch
+        watch.runner.close()
 
 
 @contextmanager

@@ -77,5 +77,5 @@ class Recorded:
 
 
 def _unsalted(request: Request) -> Hashable:
-    asked = replace(request, salt="", messages=())
-    return asked, bool(request.messages)
+    bare = replace(request, salt="", messages=())
+    return bare, bool(request.messages)

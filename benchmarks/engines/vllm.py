@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -61,7 +62,7 @@ def _load_in_place() -> list[Figure]:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         base, served, canaries = tiny_world(folder)
-        world = {"canaries": canaries, "golden": folder / "golden"}
+        world: dict[str, Any] = {"canaries": canaries, "golden": folder / "golden"}
         overwrite(folder / "new", served)
         with vllm(folder, base=base, adapter=served) as url:
             done = command(folder, url, "enrol", ADAPTER, **world)

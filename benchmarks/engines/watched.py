@@ -86,13 +86,14 @@ class Watch:
         return {verdict.subject: verdict for verdict in self.monitor.observe(self.round()).verdicts}
 
 
-def watching(config: Config, seed: int, connected: Connect = connect, only: str = "") -> Watch:
-    """Open. connected: how the engine is connected to"""
+def watching(config: Config, seed: int, connected: Connect = connect, only: str = "", url: str = "") -> Watch:
+    """Open. connected: how the engine is connected to; url: in place of the configuration's"""
     (model,) = config.models
     assert model.served is not None
     adapters, clock = {adapter.name: "" for adapter in model.adapters}, HandClock()
     base = model.served.base or model.name
-    settings = EngineConfig(model.served.settings, base, adapters, limits=model.served.limits.settings)
+    address = model.served.settings | ({"url": url} if url else {})
+    settings = EngineConfig(address, base, adapters, limits=model.served.limits.settings)
     runner = Runner(settings, connected, clock)
     runner.open()
     return Watch(config, runner, monitor_of(config), clock, seed, only=only)

@@ -22,7 +22,7 @@ from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import plan_round
 from probes.errors import BadNumbers, EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
-from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_files_accepted, check_identity, identity_of
+from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
 from probes.runner import AnswersInModes, Listing, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
 from probes.serving.name_check import answerer_in_words
@@ -164,8 +164,7 @@ def _part(
         if isinstance(runner, Listing):
             noticed, answered_by = _route_facts(runner, golden, scheduled.number, stop)
         else:
-            check_files_accepted(golden)
-            noticed, answered_by = (), THE_FILES
+            noticed, answered_by = _from_files(golden), THE_FILES
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -190,6 +189,11 @@ def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tupl
     present = runner.made_on(golden.adapter)
     moved = [f"answers come from {present}, accepted were those of {golden.made_on}"]
     return (*noticed, *(moved if golden.made_on not in ("", present) else ())), present
+
+
+def _from_files(golden: Golden) -> tuple[str, ...]:
+    """Two ways to compute differ in every answer: where the record was made on an engine, that is said of the base."""
+    return (f"answers come from the files, accepted were those of {golden.made_on}",) if golden.made_on else ()
 
 
 def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:

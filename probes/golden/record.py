@@ -170,8 +170,8 @@ def check_identity(golden: Golden, runner: Runner) -> list[str]:
     ]
 
 
-def check_files_accepted(golden: Golden) -> None:
-    """Before what the files answer is compared with it. Raises Refused for a record that was made on an engine: its
+def check_made_in_process(golden: Golden) -> None:
+    """Before evidence is drawn from what the files answer. Raises Refused for a record that was made on an engine: its
     noise floor is that between answers of this engine, and what an engine does not list is counted at the last value
     that it lists, so that healthy files can be beyond tolerance."""
     if not golden.made_on:

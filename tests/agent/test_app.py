@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from agent.alerting.checkpoint import StateFile
-from agent.alerting.fleet import ALONE
+from agent.alerting.fleet import ALONE, Fleet, SentIncident
 from agent.alerting.judge import Judge
 from agent.alerting.judged_bases import JudgedBases
 from agent.alerting.rounds_due import RoundsDue
@@ -222,3 +222,28 @@ def test_a_judge_that_judges_no_round_is_told_as_that_and_ends_with_the_first_ve
             app.step()
         assert [notice.reason for notice in sink.of(Notice)][1:] == [NoticeReason.CAN_TELL_AGAIN]
         assert sink.of(Heartbeat)[-1].overdue == ()
+
+
+def test_that_nobody_judges_what_is_left_to_others_is_said_once_and_ends_where_a_witness_does(tmp_path: Path) -> None:
+    clock, sink = HandClock(NOW), Sink()
+    monitor = Monitor(Rules(Tolerances(), log_threshold=15.0))
+    judge = Judge(monitor, "test", StateFile(tmp_path), lambda _: ALONE, JudgedBases({}))
+    left = {"smol": ADAPTERS}
+    app = App(Parts(judge, Sinks([sink], clock=clock), None, [], None, clock, "pod-0", "test", unwatched=lambda: left))
+    with ExitStack() as opened:
+        app.open(opened)
+        for _ in range(6):
+            app.step()
+            clock.advance(30.0)
+    (notice,) = sink.of(Notice)
+    assert (notice.reason, notice.verdict.subject) == (NoticeReason.CANNOT_TELL, "smol")
+    assert notice.dedup_key == "gapwatch/test/cannot-tell/base/smol"
+    assert "which this one leaves to others" in notice.verdict.explanation
+    open_since = SentIncident(opened_at=notice.at, pod="pod-0", delivered=True)
+    fleet = Fleet("witness-0", {"pod-0": True}, incidents={(notice.dedup_key, True): open_since})
+    witness = Judge(
+        Monitor(Rules(Tolerances(), 15.0)), "test", StateFile(tmp_path / "w"), lambda _: fleet, JudgedBases(BASES)
+    )
+    witness.gained(BASES, clock.now())
+    ends = [found for found in witness(played(1, "none"), clock.now()) if isinstance(found, Notice)]
+    assert [(end.reason, end.dedup_key) for end in ends] == [(NoticeReason.CAN_TELL_AGAIN, notice.dedup_key)]

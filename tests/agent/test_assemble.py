@@ -407,3 +407,12 @@ def test_an_agent_that_does_everything_says_nothing_of_roles(config: Config) -> 
     parts = assemble(config)
     assert parts.ownership is None and {"role", "bases"}.isdisjoint(parts.routes.parts())
     parts.closing()
+
+
+def test_the_status_page_has_every_adapter_before_anything_was_judged(config: Config) -> None:
+    parts = assemble(config)
+    page = parts.routes.page(parts.routes.parts(), False).decode()
+    for adapter in config.models[0].adapters:
+        assert f'<th scope="row">{adapter.name}' in page
+    assert "not judged yet" in page and "the store is being asked" in page
+    parts.closing()

@@ -378,7 +378,7 @@ def test_sinks_are_on_by_their_section_or_by_their_key_and_pagerduty_is_first(tm
     assert sinks["pagerduty"]["dashboard_url"] == "https://grafana"
     assert (sinks["clickhouse"]["store_text"], sinks["clickhouse"]["max_rows"]) == (True, 9)
     assert sinks["memory"] == {"keep": 7}
-    assert list(sink_configs(load(written(tmp_path, GOOD)))) == ["clickhouse", "prometheus"]
+    assert list(sink_configs(load(written(tmp_path, GOOD)))) == ["clickhouse", "prometheus", "status_page"]
 
 
 def test_sinks_and_runner_are_checked_without_the_model_libraries(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,8 +13,11 @@ import yaml
 
 from agent.records import Notice, NoticeKind, NoticeReason
 from detectors import on_call_text
-from detectors.records import Cause, FilesReplay, FilesState, KnownBy, Reason, ShareOf, Status, Verdict
+from detectors.canaries.mode_gap import LEAST_FLOOR
+from detectors.records import Cause, FilesReplay, FilesState, KnownBy, Mode, Reason, ShareOf, Status, Verdict
 from probes.canaries.watched_files import WatchedFiles
+from probes.golden.archive import load, newest, save
+from probes.golden.record import Golden
 from probes.runners import memory
 from probes.runners.served import Config, Runner
 from probes.scoring.scoring_job import ScoringOptions
@@ -103,6 +107,40 @@ def test_an_adapter_that_the_engine_does_not_apply_pages_by_its_cause_and_alone_
         world.turn_round()
     assert [notice.reason for notice in world.sink.notices] == [NoticeReason.DEGRADED, NoticeReason.RECOVERED]
     assert last(world, "alpha").reason is Reason.RESOLVED
+
+
+def test_a_cache_that_a_load_in_place_leaves_stale_pages_as_that_and_ends_with_it(
+    tmp_path: Path, goldens: Path, server: Server
+) -> None:
+    for name in ADAPTERS:
+        save(with_floors(load(goldens, str(newest(goldens, name)))), tmp_path / "goldens")
+    server.engine.faults.stale_cache = True
+    server.engine.reload("alpha", "alpha-v0")
+    for canary in load(goldens, str(newest(goldens, "alpha"))).canaries:  # users ask for such things
+        server.engine.generated("alpha", canary.prompt, 1)
+    with World(tmp_path / "own", tmp_path / "goldens", line=Line(runner=engine(server))) as world:
+        world.turn_round()
+        (former,) = pages(world)
+        assert former.verdict.cause not in (Cause.SHARED_CACHE, Cause.NONE), "a former version is at fault in any mode"
+        server.engine.reload("alpha", "alpha-v1")
+        for _ in range(2):
+            world.turn_round()
+        stale = last(world, "alpha")
+        assert (stale.status, stale.cause) == (Status.DEGRADED, Cause.SHARED_CACHE)
+        assert "where the engine's cache holds the beginning of its prompt" in stale.explanation
+        assert stale.retention is not None and stale.retention.mean == pytest.approx(1.0, abs=1e-3)
+        server.engine.restart()
+        for _ in range(6):
+            world.turn_round()
+        assert last(world, "alpha").status is Status.HEALTHY
+        assert {notice.verdict.subject for notice in world.sink.notices} == {"alpha"}
+
+
+def with_floors(golden: Golden) -> Golden:
+    """The record as an enrolment through the engine would have left it."""
+    floors = dict.fromkeys(Mode, LEAST_FLOOR)
+    canaries = (replace(c, reference=replace(c.reference, mode_floors=floors)) for c in golden.canaries)
+    return replace(golden, canaries=tuple(canaries))
 
 
 @pytest.mark.parametrize(

@@ -95,42 +95,51 @@ def test_a_healthy_engine_never_pages_in_a_thousand_rounds(offline: bool) -> Non
     assert not monitor.open_subjects
 
 
-def round_of_a_witness(known: Golden) -> Round:
-    """From the files, as they were accepted."""
+@pytest.mark.parametrize("offline", [False, True])
+def test_files_beside_an_engine_that_the_record_was_made_on_have_that_among_their_facts(offline: bool) -> None:
+    member = round_of_files(golden(offline))
+    assert "answers come from the files, accepted were those of toy 1.0, prompt" in member.facts
+
+
+def round_of_files(known: Golden) -> Round:
+    """As they were accepted."""
     done = replay_base_round(opened(), {"alpha": known}, Scheduled("toy", 0, 0.0, BUDGET, 7), never)
     assert done is not None
     return done.members[0]
 
 
-def test_a_witness_refuses_a_record_of_an_engine_alone_because_its_noise_is_not_that_of_the_files() -> None:
-    member = round_of_a_witness(golden(offline=False))
-    assert member.blocked is Reason.GOLDEN_REFUSED and member.measurements == ()
-    assert member.detail == (
+def test_a_witness_refuses_a_record_of_an_engine_alone_because_its_noise_is_not_that_of_the_files(
+    tmp_path: Path,
+) -> None:
+    save(golden(offline=False), tmp_path)
+    shelf = Goldens(tmp_path, "toy", {"alpha": ""}, of_files=True)
+    assert shelf.look() == []
+    assert shelf.held["alpha"] == Unmonitorable(
+        Reason.GOLDEN_REFUSED,
         "golden record of alpha: saw one made on toy 1.0, prompt, wanted one made in process: `gapwatch enrol alpha "
         "--replace --why TEXT` with this configuration. Enrolling through the engine afterwards keeps it and measures "
-        "the engine"
+        "the engine",
     )
 
 
 def test_a_witness_uses_the_record_made_in_process_that_the_engine_was_measured_against(tmp_path: Path) -> None:
     """Compared with the engine's own record, which knows 20 tokens of each position, healthy files would be off."""
-    engine_made = save(golden(offline=True), tmp_path)
-    shelf = Goldens(tmp_path, "toy", {"alpha": ""}, of_files=True)
-    shelf.look()
-    refused = shelf.held["alpha"]
-    assert isinstance(refused, Golden) and refused.hash == engine_made
-    member = round_of_a_witness(refused)
-    assert member.blocked is Reason.GOLDEN_REFUSED
-    assert f"measured against, {refused.offline}, in probes.golden_dir" in member.detail
+    engine_made = golden(offline=True)
+    assert draw_scores(round_of_files(engine_made), engine_made.tolerances).any()
+    save(engine_made, tmp_path)
+    witness, sidecar = (Goldens(tmp_path, "toy", {"alpha": ""}, of_files=of_files) for of_files in (True, False))
+    assert witness.look() == []
+    refused = witness.held["alpha"]
+    assert isinstance(refused, Unmonitorable) and refused.reason is Reason.GOLDEN_REFUSED
+    assert f"measured against, {engine_made.offline}, in probes.golden_dir" in refused.detail
     offline = save(enrolled("alpha"), tmp_path)
-    (accepted,) = shelf.look()
-    assert accepted.golden == offline == refused.offline and shelf.look() == []
-    used = shelf.held["alpha"]
-    assert isinstance(used, Golden)
-    member = round_of_a_witness(used)
-    assert member.blocked is None and member.facts == () and not draw_scores(member, used.tolerances).any()
-    sidecar = Goldens(tmp_path, "toy", {"alpha": ""})
-    assert [each.golden for each in sidecar.look()] == [engine_made]
+    assert [each.golden for each in witness.look()] == [offline] and witness.look() == []
+    used = witness.held["alpha"]
+    assert isinstance(used, Golden) and used.hash == offline == engine_made.offline
+    assert not draw_scores(round_of_files(used), used.tolerances).any()
+    assert [each.golden for each in sidecar.look()] == [engine_made.hash]
+    beside = sidecar.for_files()["alpha"]
+    assert isinstance(beside, Golden) and beside.hash == offline, "its own files are compared likewise"
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.alerting.left_bases import PATIENCE_S, LeftBases
+from agent.alerting.left_bases import FRESH_S, PATIENCE_S, UNWATCHED_S, LeftBases
 from agent.clock import HandClock
 from agent.errors import Retryable
 
@@ -52,3 +52,18 @@ def test_while_the_store_is_away_the_last_answer_holds() -> None:
     assert watched.after(1.0) == (True, "left to others: m, n; judged by w")
     watched.judged = None
     assert watched.after(10 * PATIENCE_S) == (True, "left to others: m, n; judged by w")
+
+
+def test_somebody_is_told_after_a_quarter_of_an_hour_and_never_by_an_old_answer() -> None:
+    watched = Watched()
+    watched.judged = {A: ["w-0"], C: ["w-1"]}
+    watched.after(UNWATCHED_S - 1.0)
+    assert watched.left.unwatched == frozenset()
+    watched.after(1.0)
+    assert watched.left.unwatched == {"m"}
+    watched.judged = None
+    watched.after(FRESH_S + 1.0)
+    assert watched.left.unwatched == frozenset(), "the store is away: nobody knows"
+    watched.judged = {A: ["w-0"], B: ["w-0"], C: ["w-1"]}
+    watched.after(30.0)
+    assert watched.left.unwatched == frozenset()

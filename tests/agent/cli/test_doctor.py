@@ -18,8 +18,10 @@ from agent.config import Config, load
 from agent.records import Watching
 from agent.store import client as store
 from agent.store.table_rows import Origin
+from probes.golden.archive import save
 from tests.agent.findings import heartbeat
 from tests.agent.store.stored import insert
+from tests.probes.goldens import golden
 from tests.probes.tiny import tiny_adapter, tiny_base
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
@@ -168,6 +170,7 @@ def test_an_engine_that_serves_what_is_watched_passes_with_its_identity_routes_a
     assert wrong == {"golden alpha", "golden beta"}
     assert made["engine toy"].result.startswith("vllm 0.33.0, vllm-0.33.0-1f2e3d4c")
     assert made["routes toy"].result == "prompt, walk, generated; lists 20 tokens at a position, context 2048"
+    assert made["modes toy"].result == "written, streamed, chat, warm"
     assert made["tokenizer toy"].result == "the engine's; prompts that its chat template renders: 2"
     assert made["adapter alpha"].result.startswith("loaded from ")
     assert made["names toy"].result == "a name that is not loaded is refused"
@@ -251,3 +254,19 @@ def test_one_thread_is_one(config: Config, threads: int, words: str) -> None:
     one = config.model_copy(update={"probes": config.probes.model_copy(update={"threads": threads})})
     (check,) = cpu_check(one)
     assert check.result.startswith(words)
+
+
+def test_a_canary_file_that_was_edited_after_the_enrolment_is_named(config: Config, tmp_path: Path) -> None:
+    made = replace(golden(), adapter="router")
+    save(made, tmp_path / "golden")
+    rows = [{"id": canary.id, "messages": [{"role": "user", "content": "q"}]} for canary in made.canaries]
+    file = tmp_path / "canaries.jsonl"
+    adapter = config.models[0].adapters[0].model_copy(update={"canaries": file})
+    model = config.models[0].model_copy(update={"adapters": (adapter,)})
+    edited = config.model_copy(update={"models": (model,)})
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "canaries router" not in checks(edited), "the record is of before texts were stored"
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0] | {"id": "new"}]))
+    stale = checks(edited)["canaries router"]
+    assert not stale.ok and stale.result == "the file is not what is replayed; not in the golden record: new"
+    assert stale.wanted.startswith("gapwatch enrol router --replace")

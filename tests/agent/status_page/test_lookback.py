@@ -38,3 +38,19 @@ def test_one_question_at_a_time_and_the_next_when_the_answer_is_old() -> None:
     assert lookback.latest().at == begun
     assert asked.acquire(timeout=20), "older than half a minute"
     answer.release()
+
+
+def test_once_it_is_closed_nothing_is_asked() -> None:
+    clock, asked = HandClock(), threading.Semaphore(0)
+
+    def ask() -> History:
+        asked.release()
+        return History(1.0)
+
+    lookback = Lookback(ask, clock)
+    lookback.latest()
+    lookback.close()
+    assert asked.acquire(blocking=False), "the question that was on its way had a moment"
+    clock.advance(10 * EVERY_S)
+    assert lookback.latest().at == 1.0
+    assert not asked.acquire(timeout=0.05)

@@ -66,7 +66,7 @@ def outline(html: str) -> Outline:
 def test_the_page_is_well_formed_with_ids_of_their_own_and_labelled_sections(texts: bool) -> None:
     parsed = outline(rendered(shown(night(), texts=texts)).decode())
     assert len(set(parsed.ids)) == len(parsed.ids)
-    assert set(parsed.labels) <= set(parsed.ids)
+    assert set(parsed.labels) <= set(parsed.ids) and not any(" " in each for each in parsed.ids)
     assert parsed.tags.count("h1") == 1 and parsed.tags.count("main") == 1
 
 

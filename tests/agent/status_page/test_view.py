@@ -28,7 +28,7 @@ def test_a_card_has_the_cause_the_onset_and_what_to_do() -> None:
     assert card.cause == "base swapped and adapter lost"
     assert card.since.endswith("UTC (95 %)") and card.action == "roll the base back to sha256:aaaa"
     assert card.changes == ("another base than accepted",)
-    assert card.row.evidence_words == "93.9 of 21.5 nats" and card.row.at == "40 s ago"
+    assert card.row.evidence_words == "93.9 nats, pages at 21.5" and card.row.at == "40 s ago"
     assert card.commands[:2] == (
         "gapwatch runbook base_swapped_and_adapter_lost",
         f"gapwatch query since -p subject={ROUTER}",
@@ -98,7 +98,7 @@ def test_pods_that_are_gone_or_judge_nothing_are_said_to_be_that() -> None:
 def test_informing_evidence_is_never_drawn_against_the_threshold() -> None:
     board = night((TONE,), bad="none")
     board.submit(evidence(90.0, subject=TONE, detector="embedding_drift", pages=False))
-    assert shown(board).rows[0].evidence_words == "0.4 of 21.5 nats"
+    assert shown(board).rows[0].evidence_words == "0.4 nats, pages at 21.5"
 
 
 def test_unmonitorable_has_its_reason_and_the_question_that_helps() -> None:
@@ -106,3 +106,11 @@ def test_unmonitorable_has_its_reason_and_the_question_that_helps() -> None:
     board.submit(verdict(Status.UNMONITORABLE, Reason.NO_GOLDEN, subject=TONE, at=NOW - 1, explanation="no record"))
     (card,) = shown(board).cards
     assert card.explanation == "no record" and card.commands[-1] == "gapwatch query freshness"
+
+
+def test_that_nobody_judges_it_holds_on_the_page_until_somebody_does() -> None:
+    board = night((TONE,), bad="none")
+    board.submit(verdict(Status.UNMONITORABLE, Reason.NOT_JUDGED, subject=TONE, at=NOW - 60))
+    assert shown(board).rows[0].says == "not judged"
+    known = replace(history(), verdicts={(SubjectKind.ADAPTER, TONE): verdict(subject=TONE, at=NOW - 30)})
+    assert (shown(board, known).rows[0].status, shown(board, known).rows[0].elsewhere) == ("healthy", True)

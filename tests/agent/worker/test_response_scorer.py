@@ -84,6 +84,14 @@ def test_without_a_golden_record_its_reason_is_told(responses: ResponseScorer) -
     assert [score.detail for score in responses.take().scores] == ["none was enrolled"]
 
 
+def test_what_was_accepted_on_an_engine_alone_scores_nothing_because_its_base_is_not_known(
+    responses: ResponseScorer, golden: Golden
+) -> None:
+    responses.process([sampled("a")], {"alpha": replace(golden, base_hash="", made_on="vllm 0.33.0, walk")}, never)
+    (score,) = responses.take().scores
+    assert score.scored is ScoringMode.NOT_SCORED and "accepted on an engine alone" in score.detail
+
+
 def test_a_prompt_that_no_template_renders_costs_nobody_beside_it(responses: ResponseScorer, golden: Golden) -> None:
     responses.process([sampled("a"), sampled("b", role="system"), sampled("c")], {"alpha": golden}, never)
     by_request = {score.request_id: (score.scored, score.detail) for score in responses.take().scores}

@@ -454,3 +454,20 @@ def test_an_engine_that_is_away_is_no_event_and_that_it_answers_again_is_one() -
     assert runner.event() == ""
     behind.away = ""
     assert runner.event() == "the engine answers again" and runner.event() == ""
+
+
+def test_an_unknown_name_is_tried_once_and_again_after_an_event() -> None:
+    behind = engine()
+    runner = opened(behind)
+    probes = [Probe(canary.prompt) for canary in enrolled("alpha").pool[:2]]
+
+    def strangers() -> int:
+        runner.choose_route("alpha", probes, 0.05, never)
+        return sum(request.model.startswith("gapwatch-") for request in behind.written)
+
+    assert strangers() == strangers() == 1
+    runner.refresh()
+    assert strangers() == 1, "nothing has happened"
+    behind.toy.adapters["delta"] = "delta-v1"
+    runner.refresh()
+    assert strangers() == 2
