@@ -85,9 +85,9 @@ def test_a_canary_file_that_an_engine_alone_needs_no_model_for(
         assert words in said.get().replace("\n", " ")
 
 
-def test_one_prompt_a_thousand_times_is_too_few_and_its_secret_is_not_written(tmp_path: Path) -> None:
+def test_one_prompt_again_and_again_is_too_few_and_its_secret_is_not_written(tmp_path: Path) -> None:
     config = written(tmp_path, sampling={"redact": [{"pattern": r"\S+@\S+", "with": "[mail]"}]})
-    stored(config, ["why was ann@example.org billed?"] * 1000)
+    stored(config, ["why was ann@example.org billed?"] * 200)
     out = tmp_path / "few.jsonl"
     with console.capture() as said:
         assert propose(config, ROUTER, CanaryOptions(out=out), json=False) == 2

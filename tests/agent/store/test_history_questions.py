@@ -91,13 +91,6 @@ def test_incidents_one_by_one_and_how_many_pages_of_a_year_may_have_been_false(m
     )
 
 
-@embedded
-def test_a_second_incident_within_a_day_of_the_first_is_a_reopening(migrated: store.Client) -> None:
-    insert(migrated, *page(NOW - 10 * DAY, HOUR), *page(NOW - 9.5 * DAY, HOUR), *page(NOW - 5 * DAY, HOUR))
-    assert [row["reopened"] for row in answers(migrated, "incidents")] == [False, True, False]
-    assert answers(migrated, "incidents", cluster="another") == []
-
-
 def hours() -> Iterator[Finding]:
     """A router that lost a half two hours ago in pod-1, and is whole in pod-0; rounds at .98 and .5 less a little."""
     for i in range(3):
@@ -158,7 +151,12 @@ def test_retention_by_hour_the_members_of_a_base_and_what_is_watched(migrated: s
 
 
 @embedded
-def test_drift_of_the_inputs_beside_what_a_page_would_take(migrated: store.Client) -> None:
+def test_a_second_incident_within_a_day_is_a_reopening_and_drift_stands_beside_what_a_page_takes(
+    migrated: store.Client,
+) -> None:
+    insert(migrated, *page(NOW - 10 * DAY, HOUR), *page(NOW - 9.5 * DAY, HOUR), *page(NOW - 5 * DAY, HOUR))
+    assert [row["reopened"] for row in answers(migrated, "incidents")] == [False, True, False]
+    assert answers(migrated, "incidents", cluster="another") == []
     drift: dict[str, Any] = {"detector": "embedding_drift", "pages": False}
     insert(
         migrated,

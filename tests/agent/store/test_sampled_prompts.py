@@ -32,6 +32,7 @@ def requests(*several: dict[str, Any]) -> Any:
     )
 
 
+@embedded
 def test_turns_come_back_as_they_were_asked_with_requests_tokens_and_embedding(migrated: store.Client) -> None:
     batch = requests({"messages": TALK}, {"messages": TALK, "prompt_tokens": 31}, {"adapter": TONE})
     insert(migrated, batch, findings.embedding("r1"), place=HOLDS_TEXT)
@@ -42,17 +43,15 @@ def test_turns_come_back_as_they_were_asked_with_requests_tokens_and_embedding(m
 
 
 @embedded
-def test_without_stored_text_requests_are_counted(migrated: store.Client) -> None:
+def test_without_stored_text_requests_are_counted_and_a_prompt_of_a_week_ago_is_beyond_a_day(
+    migrated: store.Client,
+) -> None:
     insert(migrated, requests({}, {}, {"messages": TALK}))
     read = asked_of(migrated)
     assert (read.prompts, read.without_text, read.unclear) == ((), 3, 0)
-
-
-@embedded
-def test_a_prompt_of_a_week_ago_is_beyond_a_day(migrated: store.Client) -> None:
-    insert(migrated, requests({"at": NOW - 6 * 86400}), place=HOLDS_TEXT)
-    assert len(asked_of(migrated, hours="24").prompts) == 0
-    assert len(asked_of(migrated).prompts) == 1
+    insert(migrated, requests({"at": NOW - 6 * 86400, "adapter": TONE}), place=HOLDS_TEXT)
+    assert len(asked_of(migrated, subject=TONE, hours="24").prompts) == 0
+    assert len(asked_of(migrated, subject=TONE).prompts) == 1
 
 
 @pytest.mark.parametrize(
