@@ -170,7 +170,8 @@ class GoldenAccepted:
 
     smallest_loss: of its strength that pages in time (probes/golden/smallest_loss.py), None where none does or it is
     not known; draws: that this takes; tolerance: |s - 1| that each canary may be off, None where it is not known
-    made_on: the serving engine that answered at enrolment, "" where the files did
+    made_on: the serving engine that answered at enrolment, "" where the files did; offline: hash of the record made in
+    process that this engine was measured against, with which the files are compared; "" for none
     """
 
     adapter: str
@@ -184,6 +185,7 @@ class GoldenAccepted:
     draws: int = 0
     tolerance: float | None = None
     made_on: str = ""
+    offline: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 """What the monitor costs what it watches: ``python -m benchmarks.harmless --json FILE [--quick] [--part NAME ...]``.
 
-Parts: process (memory, threads, answers, time to end), roles (idle memory of each), fleet (pages for each fault,
-records of two releases), node (seconds in which a pod was not Ready, for each fault; needs root and a kubelet, as
-`make test-node` does). Peak memory against its budget is a part of benchmarks.main_job. What cannot be measured here is
-named. Exit code 0: all of it ran, whatever it showed.
+Parts: process (memory, threads, answers, time to end), light roles and model roles (idle memory of those without and
+with models), fleet (pages for each fault, records of two releases), node (seconds in which a pod was not Ready, for
+each fault; needs root and a kubelet, as `make test-node` does). Peak memory against its budget is a part of
+benchmarks.main_job. What cannot be measured here is named. Exit code 0: all of it ran, whatever it showed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def main() -> None:
     earlier = stored_figures(options.json) if options.part else []
     parts: dict[str, Callable[[bool], list[Figure]]] = {
         "process": beside_an_engine.measure,
-        "roles": roles.measure,
+        "light roles": roles.measure_light,
+        "model roles": roles.measure_with_models,
         "fleet": fleet.measure,
         "node": _node,
     }

@@ -29,8 +29,8 @@ Of the 72 sets of responses behind `traffic_evidence` 33 were drawn and scored o
 CPU; the figures are computed from them on the CPU. Its peers Evidently and Model Equality Testing were not run again.
 
 `make figures` runs `main_job` and `canary_evidence` and writes this page again. `traffic_evidence` takes hours on a CPU
-and is run apart, as are `sampling_speed`, which needs a Kafka, `replay_on_gpu`, which needs a card, and
-`harmless`, which needs a kubelet for its third part. "Zoo" is 24
+and is run apart, as are `sampling_speed`, which needs a Kafka, `replay_on_gpu`, which needs a card, `harmless`, which
+needs a kubelet for its third part, and `serving_engines`, which needs a vLLM for its last one. "Zoo" is 24
 small adapters, trained when first asked for, on three small models, so that no figure of the canaries rests on the
 three adapters of the example.
 

@@ -1,7 +1,7 @@
 """Traffic evidence in figures: ``python -m benchmarks.traffic_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On responses of the real model, sampled once and kept in the cache folder, as is what golden copies say of them.
-Parts: delays, samplers, fair_bet, replicas, peers, unexplained, prefixes, retention, texts, speed.
+Parts: delays, samplers, fair_bet, replicas, peers, unexplained, prefixes, retention, texts, base, speed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ import numpy as np
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, arguments, console, context, report, stored_figures
-from benchmarks.traffic import clipped, delays, fair_bet, peers, prefixes, scoring_speed, texts, unexplained
+from benchmarks.traffic import (
+    base_requests,
+    clipped,
+    delays,
+    fair_bet,
+    peers,
+    prefixes,
+    scoring_speed,
+    texts,
+    unexplained,
+)
 from benchmarks.traffic.observed import Observed, observe
 from benchmarks.traffic.served import SEED, WITHOUT, WRITERS, Cell, jobs, open_runner
 from detectors.evidence.alternative import FOUR_BITS, HALF_STRENGTH
@@ -136,6 +146,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
         "prefixes": lambda world: prefixes.figures(world.quick),
         "retention": _retention,
         "texts": lambda world: texts.figures(world.runner, world.healthy),
+        "base": lambda world: base_requests.figures(world.runner, world.quick),
         "speed": lambda world: scoring_speed.figures(world.runner, world.quick),
     }
     figures: list[Figure] = []

@@ -86,6 +86,7 @@ class Judge:
         self._bases, self._files_fresh_s, self._golden_max_age_s = bases, files_fresh_s, golden_max_age_s
         self._files: dict[str, FilesReplay] = {}
         self._files_elsewhere: dict[str, FilesReplay] = {}
+        self._measured_against: dict[str, str] = {}  # adapter -> ``GoldenAccepted.offline`` of the record in force
         self._accepted_at: dict[str, float] = {}  # when the golden records in force were
         self._owned: set[str] = set()
         self._waits: dict[str, Wait] = {}
@@ -316,10 +317,13 @@ class Judge:
         return tuple(with_files(verdict, {**last[0], **last[1]}) for verdict in verdicts)
 
     def _fresh(self, files: Mapping[str, FilesReplay], now: float) -> dict[str, FilesReplay]:
-        """Of these the ones that were lately compared with the golden record in force."""
-        in_force = self._state.goldens
+        """Of these the ones that were lately compared with the golden record in force, or with the one made in process
+        that this one's engine was measured against."""
+        accepted = {
+            name: {golden, self._measured_against.get(name) or golden} for name, golden in self._state.goldens.items()
+        }
         is_fresh = {name: now - replay.at <= self._files_fresh_s for name, replay in files.items()}
-        return {name: own for name, own in files.items() if is_fresh[name] and own.golden == in_force.get(name)}
+        return {name: own for name, own in files.items() if is_fresh[name] and own.golden in accepted.get(name, ())}
 
     def _fleet(self, verdicts: Sequence[Verdict]) -> Fleet | None:
         subjects = {(verdict.subject_kind, verdict.subject) for verdict in verdicts}
@@ -343,6 +347,7 @@ class Judge:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""
         self._reasons[accepted.adapter] = accepted.why
         self._accepted_at[accepted.adapter] = accepted.accepted_at
+        self._measured_against[accepted.adapter] = accepted.offline
         self._in_force(accepted.adapter, accepted.golden)
 
     def _in_force(self, adapter: str, golden: str) -> None:

@@ -151,7 +151,8 @@ def _questions(verdict: Verdict, cluster: str) -> dict[str, str]:
     queries = {f"query {name}": f"gapwatch query {name} -p {quote(f'subject={verdict.subject}')}" for name in names}
     where = f"cluster = '{_in_sql(cluster)}' AND subject_kind = '{kind}' AND subject = '{subject}'"
     columns = "at, status, reason, cause, retention, log_e, log_threshold, explanation"
-    return {**queries, "sql": f"SELECT {columns} FROM verdicts WHERE {where} ORDER BY at DESC LIMIT 20"}
+    whole = {"explain": f"gapwatch explain {quote(f'{kind}/{verdict.subject}')}"}
+    return {**whole, **queries, "sql": f"SELECT {columns} FROM verdicts WHERE {where} ORDER BY at DESC LIMIT 20"}
 
 
 def _in_sql(name: str) -> str:

@@ -84,13 +84,14 @@ def _source(config: Config, adapter: str, hours: int) -> PromptSource:
     given = {"subject": adapter, "hours": str(hours), "limit": str(MOST_READ)}
     try:
         source = from_store(config, adapter, hours, ask(config, QUESTION, given))
+        why = f"the store holds no text of {adapter}'s prompts"
     except Retryable as error:
         if config.kafka is None:
             raise
-        source = None
-        say(escape(f"the store does not answer ({error}), so the topic is read"))
+        source, why = None, f"the store does not answer ({error})"
     if source is not None:
         return source
+    say(escape(f"{why}: the topic is read"))
     with _bar("records of the topic") as report:
         return from_topic(config, adapter, _consumer(config), report)
 

@@ -30,7 +30,7 @@ from agent.store.fleet import watchers
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
 from detectors.name_list import first_names
-from detectors.records import Reason, SubjectKind
+from detectors.records import Mode, Reason, SubjectKind
 from probes import cpu_share
 from probes.artefacts.base_files import locate
 from probes.artefacts.identity import tokenizer_files
@@ -42,7 +42,7 @@ from probes.golden.stale_canaries import stale_canaries
 from probes.golden.weights import folder_of
 from probes.serving.client import Client
 from probes.serving.discovery import connect
-from probes.serving.engine import Address, Capabilities, Engine, ServedModel
+from probes.serving.engine import Address, Capabilities, Engine, Route, ServedModel
 from probes.serving.first_look import route_to_look_by
 from probes.serving.limited_engine import LoadGuard
 from probes.serving.name_check import names_in_words, stranger_in_words
@@ -259,6 +259,10 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         f"{routes}; lists {capabilities.most_listed} tokens at a position, context {capabilities.context or 'unknown'}"
     )
     yield Check(f"routes {model.name}", scores, result, ROUTES_WANTED)
+    modes = (Mode.WRITTEN, *capabilities.modes) if Route.GENERATED in capabilities.routes else ()
+    yield Check(
+        f"modes {model.name}", True, ", ".join(modes) or "none: it gives no log-probabilities of what it writes"
+    )
     yield Check(f"causes {model.name}", True, "named by the round alone: an engine injects no faults on purpose")
     if not any(line.name == base for line in listed):
         names = ", ".join(dict.fromkeys(line.name for line in listed)) or "nothing"
@@ -312,15 +316,18 @@ def _strangers_fail(base: str, engine: Engine) -> str:
 
 
 def _artefacts(config: Config, model: Model, source: str) -> Iterator[Check]:
-    """The files of a base and of its adapters. source: of the base, as configured"""
-    base = _tried(f"base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
+    """The files of a base and of its adapters, by names of their own where its engine is checked too. source: of the
+    base, as configured"""
+    of = "files of " if config.by_engine(model) else ""
+    base = _tried(f"{of}base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
     yield base
     if find_spec("torch") and find_spec("transformers"):
         if base.ok:
-            yield _tried(f"tokenizer {model.name}", partial(_tokenizer, config, model, source), TOKENIZER_WANTED)
+            tokenizer = partial(_tokenizer, config, model, source)
+            yield _tried(f"{of}tokenizer {model.name}", tokenizer, TOKENIZER_WANTED)
         for adapter in model.adapters:
             if adapter.path is not None:
-                yield _tried(f"adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
+                yield _tried(f"{of}adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
 
 
 def _golden_wanted(adapter: str, reason: Reason) -> str:

@@ -25,6 +25,7 @@ from agent.clock import Clock
 from agent.config import load
 from agent.errors import Refused
 from agent.shipped import runbook_sections
+from detectors.name_list import first_names
 from detectors.records import Cause, Status, SubjectKind
 
 CANNOT_TELL = 2
@@ -32,6 +33,8 @@ YEARS_D = 3650
 HOUR_S = 3600.0
 # Seconds before an incident was opened that the chart shows too, at least; and the most that it shows at all.
 LEAST_LEAD_IN_S, MOST_S = 1800.0, 14 * 86_400.0
+# Texts are regenerated after the alarm: those of a round that was judged a moment before the page are of it.
+FLIPPED_BEFORE_S = 60.0
 # Columns of the chart, rows and steps of a list that are shown, and characters of a text.
 CHART_WIDTH, SHOWN, CHECKS, TEXT = 48, 3, 2, 70
 # Part of an identity -> the columns of ``identity`` that hold its hash before and after.
@@ -40,6 +43,8 @@ PARTS = {
     "adapter": ("adapter_before", "live_adapter"),
     "tokenizer": ("tokenizer_before", "live_tokenizer"),
     "chat template": ("template_before", "live_template"),
+    "engine": ("engine_before", "live_engine"),
+    "source in the engine": ("source_before", "live_source"),
 }
 Row = dict[str, Any]
 RowsOf = Callable[[str, Mapping[str, str]], list[Row]]
@@ -169,7 +174,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
     details, steps = dict(story.page["details"]), story.steps
     parts = {
-        "what": [details.get("seen", ""), _notices(story.incident)],
+        "what": [details.get("seen", ""), _answered_by(details), _notices_of(story.incident)],
         "since": _since(story),
         "evidence": _course(story),
         "changed": _changed(story),
@@ -193,7 +198,12 @@ def _head(incident: Row, now: float) -> str:
     return f"{state}  {escape(str(incident['dedup_key']))}"
 
 
-def _notices(incident: Row) -> str:
+def _answered_by(details: Mapping[str, str]) -> str:
+    engine = details.get("canaries answered by", "")
+    return f"canaries answered by {engine}" if engine else ""
+
+
+def _notices_of(incident: Row) -> str:
     again = ", reopened within a day of the one before" if incident["reopened"] else ""
     return f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}{again}"
 
@@ -223,23 +233,26 @@ def _course(story: Story) -> list[str]:
 
 
 def _changed(story: Story) -> list[str]:
-    """What was another one just before the onset; else that no file was."""
-    lines = []
-    for row in story.changes[:SHOWN]:
-        parts = [_moved(row, part, *names) for part, names in PARTS.items() if part in row["changed"]]
+    """What was another one just before the onset, adapters of one change together; else that no file was."""
+    together: dict[str, list[str]] = {}
+    for row in story.changes:
+        parts = [_moved(story, row, part, *names) for part, names in PARTS.items() if part in row["changed"]]
         facts = [str(fact) for fact in row["facts"] if fact not in row["facts_before"]]
-        lines.append(f"{_time(row['at'])} {row['adapter']} ({row['pod']}): {'; '.join([*parts, *facts])}")
-    more = len(story.changes) - SHOWN
-    if lines:
-        return [*lines, *([f"and {more} more rows: gapwatch query identity"] if more > 0 else [])]
+        line = f"{_time(row['at'])} {row['pod']}: {'; '.join([*parts, *facts]) or 'what was noticed before is over'}"
+        together.setdefault(line, []).append(str(row["adapter"]))
+    if together:
+        lines = [f"{line} ({first_names(names)})" for line, names in together.items()]
+        more = len(lines) - SHOWN
+        return [*lines[:SHOWN], *([f"and {more} more: gapwatch query identity"] if more > 0 else [])]
     moved = [part for part in ("base", "adapter") if _is_moved(story.since, part)]
     if moved:
         return [f"{' and '.join(moved)}: other files than in the last healthy round"]
     return ["no file within half an hour before: look at the serving engine" if story.since else ""]
 
 
-def _moved(row: Row, part: str, before: str, after: str) -> str:
-    return f"{part} {_short(row[before])} → {_short(row[after])}"
+def _moved(story: Story, row: Row, part: str, before: str, after: str) -> str:
+    accepted = dict(story.page["details"]).get(f"hash {part}", "") == f"{row[after]} as accepted"
+    return f"{part} {_short(row[before])} → {_short(row[after])}{' as accepted' if accepted else ''}"
 
 
 def _touched(story: Story) -> list[str]:
@@ -254,15 +267,18 @@ def _touched(story: Story) -> list[str]:
 
 
 def _flipped(story: Story) -> list[str]:
-    if not story.flips:
+    """Texts that changed in this incident, the worst of them beside the accepted one."""
+    opened, ended = _at(story.incident["opened_at"]), story.incident["ended_at"]
+    last = math.inf if ended is None else _at(ended)
+    flips = [row for row in story.flips if opened - FLIPPED_BEFORE_S <= _at(row["at"]) <= last]
+    if not flips:
         return []
-    lost = sum(row["task"] == "lost" for row in story.flips)
-    worst = story.flips[0]
-    checks = f", {lost} fail their own check now" if lost else ""
+    lost = sum(row["task"] == "lost" for row in flips)
+    worst = min(flips, key=lambda row: _number(row["retention"]))
     return [
-        f"{counted(len(story.flips), 'text')} changed{checks}; the worst: {_cut(worst['prompt'])}",
-        f"accepted: {_cut(worst['golden_text'])}",
-        f"now:      {_cut(worst['present_text'])}",
+        f"{counted(len(flips), 'text')} changed{f', {lost} fail their own check now' if lost else ''}",
+        f"{worst['adapter']} on {worst['canary']}, accepted: {_cut(worst['golden_text'])}",
+        f"{worst['adapter']} on {worst['canary']}, now:      {_cut(worst['present_text'])}",
     ]
 
 
@@ -305,8 +321,10 @@ def _number(value: Any) -> float:
     return math.nan if value is None else float(value)
 
 
-def _short(digest: object) -> str:
-    return str(digest)[:19] or "not known"
+def _short(identity: object) -> str:
+    """``sha256:3f21260595ad``; what is no hash as it is."""
+    words = str(identity)
+    return (words[:19] if words.startswith("sha256:") else words) or "not known"
 
 
 def _cut(text: object) -> str:

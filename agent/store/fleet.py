@@ -69,6 +69,7 @@ _CHANGES = """SELECT dedup_key, reason, change, toUnixTimestamp64Milli(max(at)) 
 WHERE cluster = {cluster:String} AND kind = 'change' AND change != '' AND dedup_key IN {keys:Array(String)}
 GROUP BY dedup_key, reason, change"""
 
+_KINDS = [kind.value for kind in SubjectKind]
 # A round without requests, or with embeddings alone, says neither that a subject can be judged nor that it cannot.
 _JUDGED = """SELECT
     pod, subject_kind, subject, base,
@@ -76,14 +77,14 @@ _JUDGED = """SELECT
     argMaxIf(status, at, reason NOT IN ('no_traffic', 'output_drift')) = 'unmonitorable' AS is_blind,
     argMaxIf(tolerated_change != '', at, status = 'healthy') AS has_changed
 FROM verdicts
-WHERE cluster = {cluster:String} AND subject_kind IN ('adapter', 'base') AND subject IN {subjects:Array(String)}
+WHERE cluster = {cluster:String} AND subject_kind IN {kinds:Array(String)} AND subject IN {subjects:Array(String)}
     AND at > now() - INTERVAL 2 HOUR AND pod IN {pods:Array(String)}
 GROUP BY pod, subject_kind, subject, base"""
 
 # Of pods that have measured a subject for the last time longer ago: a week of rows, so only these are looked up.
 _MEASURED_BEFORE = """SELECT pod, subject_kind, subject, argMax(if(covered_by = '', status, 'covered'), at)
 FROM verdicts
-WHERE cluster = {cluster:String} AND subject_kind IN ('adapter', 'base') AND subject IN {subjects:Array(String)}
+WHERE cluster = {cluster:String} AND subject_kind IN {kinds:Array(String)} AND subject IN {subjects:Array(String)}
     AND at > now() - INTERVAL 7 DAY AND pod IN {pods:Array(String)} AND status != 'unmonitorable'
 GROUP BY pod, subject_kind, subject"""
 
@@ -205,7 +206,9 @@ def _replay(
 def _judged(
     client: Client, cluster: str, subjects: Collection[Subject], pods: list[str]
 ) -> dict[str, dict[str, JudgedBy]]:
-    rows = _rows(client, _JUDGED, cluster=cluster, subjects=sorted({name for _, name in subjects}), pods=pods)
+    rows = _rows(
+        client, _JUDGED, cluster=cluster, kinds=_KINDS, subjects=sorted({name for _, name in subjects}), pods=pods
+    )
     before = _measured_before(client, cluster, [row[:3] for row in rows if not row[4]])
     members = [(pod, base, is_blind) for pod, kind, _, base, _, is_blind, _ in rows if kind == SubjectKind.ADAPTER]
     watched = _watched(client, cluster, subjects, pods)
@@ -233,7 +236,7 @@ def _measured_before(client: Client, cluster: str, blind: list[Judging]) -> dict
     if not blind:
         return {}
     pods, subjects = (sorted({row[column] for row in blind}) for column in (0, 2))
-    rows = _rows(client, _MEASURED_BEFORE, cluster=cluster, subjects=subjects, pods=pods)
+    rows = _rows(client, _MEASURED_BEFORE, cluster=cluster, kinds=_KINDS, subjects=subjects, pods=pods)
     return {(pod, kind, subject): status for pod, kind, subject, status in rows}
 
 

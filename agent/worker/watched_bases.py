@@ -145,7 +145,7 @@ def goldens_of(config: Config, model: Model) -> dict[str, Golden | Unmonitorable
 
 def _goldens(config: Config, model: Model, fetch: Fetch | None = None) -> Goldens:
     pins = {adapter.name: adapter.golden or "" for adapter in model.adapters}
-    return Goldens(config.probes.golden_dir, model.name, pins, fetch)
+    return Goldens(config.probes.golden_dir, model.name, pins, fetch, of_files=not config.by_engine(model))
 
 
 def _kept_weights(config: Config, goldens: Sequence[Golden]) -> str | None:

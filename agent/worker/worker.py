@@ -372,7 +372,7 @@ class Worker:
             for golden in files.newly_in_force(base.goldens.held):
                 if base.responses is not None:
                     base.responses.accepted(golden)
-            done = files.replay(base.goldens.held, scheduled, partial(self._stopped, base))
+            done = files.replay(base.goldens.for_files(), scheduled, partial(self._stopped, base))
         except Exception as error:
             self._failed(f"{THE_FILES} of {base.name}: {type(error).__name__}: {error}")
             return True

@@ -2,7 +2,8 @@
 
 Letters are those of the fault classes that users of serving engines reported. Three adapters of the toy language with
 vLLM's fields, .03 nats of noise on every logit of every request; records made by ``gapwatch enrol`` through the engine
-alone. Each case is begun again with other draws, on each adapter in turn, which alone is watched then.
+alone. Each case is begun again with other draws, on each adapter in turn, which alone is watched then. What an engine
+writes, streams or answers from its cache is looked at in a few cells a round, and in all of them after an event.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import Faults, ToyEngine
 
 NOISE = 0.03  # nats: published between a trainer and vLLM in bfloat16
-REPEATS, HEALTHY_ROUNDS = 6, 1
+REPEATS, HEALTHY_ROUNDS, MOST_ROUNDS = 6, 1, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ def _outcome(server: Server, config: Config, case: Case, number: int) -> Outcome
     try:
         early = sum(len(pages(watch.judged().values())) for _ in range(HEALTHY_ROUNDS))
         case.begin(server, adapter)
-        for rounds in range(1, max(case.rounds, 2) + 1):
+        for rounds in range(1, max(case.rounds, MOST_ROUNDS) + 1):
             verdicts = watch.judged()
             subjects = (adapter, server.engine.base)
             if noticed := [verdict for verdict in pages(verdicts.values()) if verdict.subject in subjects]:
@@ -130,12 +131,17 @@ def _streaming(server: Server, adapter: str) -> None:  # noqa: ARG001
     server.engine.faults = Faults(streams_base=True)
 
 
+def _at_chat(server: Server, adapter: str) -> None:  # noqa: ARG001
+    server.engine.faults = Faults(chats_base=True)
+
+
 def _reloaded(server: Server, adapter: str) -> None:
     server.engine.reload(adapter, f"{adapter}-v0")
 
 
 def _stale(server: Server, adapter: str) -> None:
     """What other requests have left in the cache of prefixes, under the same name, is of an adapter that was before."""
+    server.engine.restart()
     server.engine.faults = Faults(stale_cache=True)
     accepted = server.engine.adapters[adapter]
     server.engine.adapters[adapter] = f"{adapter}-v0"
@@ -146,11 +152,13 @@ def _stale(server: Server, adapter: str) -> None:
 
 
 LOST, OTHER = (Cause.ADAPTER_NOT_APPLIED,), (Cause.WRONG_ADAPTER,)
-IN_PART = (*LOST, Cause.PARTLY_APPLIED)
+IN_PART = (*LOST, Cause.PARTLY_APPLIED, Cause.SERVING_PATH)
+PATH = (Cause.SERVING_PATH,)
 MIXED = (*LOST, Cause.ONE_REPLICA)
 CASES = (
     Case("A3, the adapter's name is dropped on the way: the base answers, for unknown names too", _dropped),
-    Case("A4, the adapter is lost where an answer is streamed", _streaming),
+    Case("A4, the adapter is lost where an answer is streamed", _streaming, PATH),
+    Case("A4, the adapter is lost at the chat endpoint", _at_chat, PATH),
     Case("A4, the adapter is lost everywhere but where an answer is streamed", _of_adapter("not_applied")),
     Case("A7, the adapter is lost at a restart, and still listed", _restarted),
     Case("B4, the adapter is lost where a prompt is read", _of_adapter("not_in_prefill"), IN_PART),

@@ -6,8 +6,7 @@ these answers, each round from one configuration drawn at random. As in benchmar
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, nullcontext
 
 import numpy as np
 
@@ -36,29 +35,27 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
 def measure(quick: bool) -> list[Figure]:
     """Rounds that page, and how far the healthy answers are apart."""
     engine = Recorded()
-    with router_files() as (config, base, adapter):
+    with router_files() as (config, base, adapter), ExitStack() as opened:
         for name, options in CONFIGURATIONS.items():
-            _record(engine, name, config, (base, adapter), options)
+            url = opened.enter_context(llama_server(base, [adapter], None, BASE, options))
+            _record(engine, name, config, url)
         return _figures(engine, config, 100 if quick else ROUNDS)
 
 
-def _record(engine: Recorded, name: str, config: Config, files: tuple[Path, Path], options: tuple[str, ...]) -> None:
-    base, adapter = files
-    with ExitStack() as opened:
-        url = opened.enter_context(llama_server(base, [adapter], None, BASE, options))
-        if name == BUSY:
-            writing = Request(BASE, tuple(range(100, 160)))
-            opened.enter_context(company(lambda _: connect(Address(url)), writing, 2))
+def _record(engine: Recorded, name: str, config: Config, url: str) -> None:
+    writing = Request(BASE, tuple(range(100, 160)))
+    busy = company(lambda _: connect(Address(url)), writing, 2) if name == BUSY else nullcontext()
+    with busy:
         record(engine, name, config, url)
 
 
 def _figures(engine: Recorded, config: Config, rounds: int) -> list[Figure]:
     rng, names = np.random.default_rng(16), list(CONFIGURATIONS)
-    engine.turn_to(names[0])
+    engine.configuration = names[0]
     watch = watch_of(engine, config, 0)
     paged, others, farthest = 0, 0, 0.0
     for _ in range(rounds):
-        engine.turn_to(names[int(rng.integers(len(names)))])
+        engine.configuration = names[int(rng.integers(len(names)))]
         verdicts = watch.judged()
         paged += bool(pages(verdicts.values()))
         others += verdicts[ADAPTER].status is not Status.HEALTHY

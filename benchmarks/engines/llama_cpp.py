@@ -2,6 +2,7 @@
 
 By the record that the helpdesk ships, which was made in process on another machine. The engine is asked all canaries
 once at each scale; then rounds by the default settings are drawn from these answers, and each case is another draw.
+Canaries that a round has written besides are answered once too, when a round first wants them.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
@@ -38,8 +39,9 @@ AS_SET = "scale 1"
 def measure(quick: bool) -> list[Figure]:
     """Shares of the cases in which a scale of 0 pages in the first round, and one of .5 within two."""
     engine = Recorded()
-    with router_files() as (config, base, adapter), llama_server(base, [adapter], alias=BASE) as url:
+    with router_files() as (config, base, adapter), ExitStack() as opened:
         for scale in (1.0, 0.0, 0.5):
+            url = opened.enter_context(llama_server(base, [adapter], alias=BASE))
             httpx.post(f"{url}/lora-adapters", json=[{"id": 0, "scale": scale}]).raise_for_status()
             record(engine, f"scale {scale:g}", config, url)
         cases = range(5 if quick else CASES)
@@ -67,19 +69,15 @@ def router_files() -> Iterator[tuple[Config, Path, Path]]:
 
 
 def record(engine: Recorded, name: str, config: Config, url: str) -> None:
-    """All that rounds in this configuration may ask."""
-    engine.turn_to(name, connect(Address(url)))
+    """What rounds in this configuration score."""
+    engine.add(name, connect(Address(url)))
     watch = watch_of(engine, config, 0)
-    watch.round()
     hash_ = newest(config.probes.golden_dir, ADAPTER)
     assert hash_ is not None
     golden = load_golden(config.probes.golden_dir, hash_)
     replays = [replay for canary in golden.canaries for replay in replay_pair(canary, ADAPTER).replays]
     ask_all(watch.runner, replays, lambda: False)
-    for canary in golden.canaries:
-        watch.runner.encode_chat([dict(message) for message in canary.messages])
     console.print(f"  recorded: {name}")
-    engine.turn_to(name)
 
 
 def watch_of(engine: Recorded, config: Config, number: int) -> Watch:
@@ -93,12 +91,12 @@ def _rounds_until_page(
     engine: Recorded, config: Config, fault: str, number: int, cause: Cause
 ) -> tuple[int, bool, float]:
     """Rounds after which it pages (99 for never), whether it is named then, and the strength that is read."""
-    engine.turn_to(AS_SET)
+    engine.configuration = AS_SET
     watch = watch_of(engine, config, 100 * number)
     for _ in range(HEALTHY_ROUNDS):
         verdict = watch.judged()[ADAPTER]
         assert verdict.status is Status.HEALTHY, verdict.explanation
-    engine.turn_to(fault)
+    engine.configuration = fault
     for rounds in (1, 2, 3, 4):
         verdicts = watch.judged()
         if noticed := [own for own in pages(verdicts.values()) if own.subject == ADAPTER]:

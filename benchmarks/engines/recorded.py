@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 from probes.serving.engine import (
@@ -22,18 +23,16 @@ T = TypeVar("T")
 
 
 class Recorded:
-    """Keeps the protocol ``Engine``. configuration: whose answers are given; salts are not distinguished.
-
-    A question that was not asked while ``asking`` it raises RuntimeError once there is no engine to ask.
-    """
+    """Keeps the protocol ``Engine``. configuration: in which it answers; salts are not distinguished."""
 
     def __init__(self) -> None:
-        self.configuration, self._engine = "", None  # type: tuple[str, Engine | None]
+        self.configuration = ""
+        self._engines: dict[str, Engine] = {}
         self._answers: dict[Hashable, object] = {}
 
-    def turn_to(self, configuration: str, engine: Engine | None = None) -> None:
-        """engine: answers what was not asked in this configuration yet; None for what was recorded alone"""
-        self.configuration, self._engine = configuration, engine
+    def add(self, configuration: str, engine: Engine) -> None:
+        """engine: answers what was not asked in this configuration yet, for as long as it is asked"""
+        self.configuration, self._engines[configuration] = configuration, engine
 
     def capabilities(self) -> Capabilities:
         return self._once("capabilities", lambda engine: engine.capabilities())
@@ -72,12 +71,11 @@ class Recorded:
     def _once(self, key: Hashable, ask: Callable[[Engine], T]) -> T:
         whole = (self.configuration, key)
         if whole not in self._answers:
-            if self._engine is None:
-                raise RuntimeError(f"not recorded in {self.configuration!r}: {str(key)[:80]}")
-            self._answers[whole] = ask(self._engine)
+            self._answers[whole] = ask(self._engines[self.configuration])
         answer: T = self._answers[whole]  # type: ignore[assignment]
         return answer
 
 
 def _unsalted(request: Request) -> Hashable:
-    return request.model, request.prompt, request.listed, request.strength
+    bare = replace(request, salt="", messages=())
+    return bare, bool(request.messages)

@@ -24,7 +24,7 @@ from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 from tests.serving_engines.transport import edited
 
-CASES, BASE, ADAPTER = 16, "base-v1", "alpha"
+CASES, BASE, ADAPTER = 10, "base-v1", "alpha"
 NOISE = 0.03  # nats
 BLIND = "scoring in the prompt is blind for"
 

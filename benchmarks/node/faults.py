@@ -24,7 +24,17 @@ from agent.alerting.checkpoint import VERSION
 from agent.worker.memory_ceiling import ADAPTER_BYTES, AGENT_BYTES
 from benchmarks.node import timeline
 from benchmarks.node.light_site import light_site
-from benchmarks.node.sidecar_pod import ROOT, ROUTING_KEY, USER, Inputs, ask_engine, healthy, with_models, write_secret
+from benchmarks.node.sidecar_pod import (
+    ROOT,
+    ROUTING_KEY,
+    USER,
+    Inputs,
+    ask_engine,
+    healthy,
+    with_models,
+    witness,
+    write_secret,
+)
 from benchmarks.node.single_node import Node
 from benchmarks.node.trial import START_PATIENCE_S, Outcome, Trial, beside, trial
 from benchmarks.node.watcher import HEALTH_PORTS
@@ -269,6 +279,7 @@ HEALTHY_POD = Fault("none")
 ASKING_POD = Fault(
     "none, an engine is asked", asks_its_engine, status=HEALTHY, watch_s=30.0, beside=("toy", str(TOY_PORT))
 )
+HEALTHY_MODELS = Fault("none, models replayed", status=HEALTHY, models=True)
 # What the sidecar cannot prevent; its cost is told.
 KILLED = Fault("sidecar killed", disturb=kill_the_sidecar, watch_s=30.0)
 
@@ -294,6 +305,14 @@ def measure_fault(node: Node, fault: Fault, folder: Path, volume: Path | None) -
         outcome = replace(running.outcome(), mended_s=mended_s, unwell=during.unwell, in_metrics=during.in_metrics)
     _put_the_base_back(inputs)
     return outcome
+
+
+def measure_witness(node: Node, folder: Path, volume: Path) -> Outcome:
+    """Run one pod of the witness's manifest until it has judged."""
+    with trial(node, witness(folder, volume)) as running:
+        running.wait(lambda look: look.ready, START_PATIENCE_S)
+        _wait_until_told(running, HEALTHY_MODELS)
+        return running.outcome()
 
 
 def _wait_until_told(running: Trial, fault: Fault) -> None:

@@ -1,8 +1,8 @@
 """What stands beside the sidecar in the node's network: ``python -m benchmarks.node.neighbour engine|toy|broker PORT``.
 
 engine: an HTTP server that accepts everything, as a serving engine that never fails. toy: one that serves three
-adapters of the toy language. broker: a small Kafka broker with the topic of the manifest's configuration. All run until
-they are ended.
+adapters of the toy language. broker: a small Kafka broker with the topics of the manifests' configurations. All run
+until they are ended.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-TOPIC = "llm.interactions"
+TOPIC, REPLAYS = "llm.interactions", "gapwatch.replays"
 
 
 class _Engine(BaseHTTPRequestHandler):
@@ -57,6 +57,7 @@ def broker(port: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder, start_broker(Path(folder), port, "tansu") as running:
         ensure_topic(running.bootstrap, TOPIC, 2)
+        ensure_topic(running.bootstrap, REPLAYS, 1)
         signal.pause()
 
 

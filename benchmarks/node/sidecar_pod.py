@@ -1,6 +1,6 @@
-"""The pod of deploy/kubernetes/sidecar.yaml as one that a kubelet without a cluster can run.
+"""The pods of deploy/kubernetes/sidecar.yaml and witness.yaml as ones that a kubelet without a cluster can run.
 
-The sidecar's container is the manifest's own, probes, security context and limits included. What a cluster would bring
+Gapwatch's container is the manifest's own, probes, security context and limits included. What a cluster would bring
 is replaced: ConfigMap, Secret and models volume by folders of this machine with the owner and mode that they have in a
 pod, the image by this machine's Python with this checkout, the engine by a small HTTP server.
 """
@@ -29,6 +29,7 @@ from tests.serving_engines.toy_engine import ToyEngine
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = ROOT / "deploy/kubernetes/sidecar.yaml"
+WITNESS = ROOT / "deploy/kubernetes/witness.yaml"
 USER = 10001
 # The embedded engine would be in the memory that is measured; a sidecar writes to a server.
 SERVER = {"dsn": "clickhouse://gapwatch@127.0.0.1:8123/gapwatch"}
@@ -65,8 +66,7 @@ class Inputs:
 
     @property
     def sidecar(self) -> dict[str, Any]:
-        sidecar: dict[str, Any] = self.spec["initContainers"][0]
-        return sidecar
+        return _gapwatch(self.spec)
 
     @property
     def secrets(self) -> Path:
@@ -105,14 +105,34 @@ class Inputs:
 def healthy(folder: Path) -> Inputs:
     """Inputs with which everything works: traffic alone, no model; a broker is expected at BROKER_PORT. The embedded
     store is in the pod, which the manifest's limit has no room for: it has that of the witness's."""
+    spec = _spec(shipped("Deployment"), folder)
+    spec["containers"] = [_engine(spec["containers"][0])]
+    inputs = _inputs(folder, _settings(shipped("ConfigMap")), spec)
+    inputs.set_limit(WITNESS_MEMORY)
+    for model in inputs.settings["models"]:
+        del model["served"]
+        model["replay"] = False
+    shutil.copytree(ROOT / "examples/helpdesk/canaries", folder / "models/canaries")
+    return inputs
+
+
+def witness(folder: Path, volume: Path) -> Inputs:
+    """A pod of the StatefulSet, on a volume that ``lay_models`` wrote, within the memory of its manifest."""
+    inputs = _inputs(folder, _settings(shipped("ConfigMap", WITNESS)), _spec(shipped("StatefulSet", WITNESS), folder))
+    inputs.volume("models", {"hostPath": {"path": str(volume)}})
+    inputs.settings["probes"]["every"] = "15s"
+    inputs.settings["clickhouse"] = SERVER
+    return inputs
+
+
+def _inputs(folder: Path, settings: dict[str, Any], spec: dict[str, Any]) -> Inputs:
     for name in FOLDERS.values():
         (folder / name).mkdir(parents=True)
+    _mount_python(spec)
     # A name of its own, as a Deployment's pods have: the kubelet takes its time before it starts one of a former name.
-    inputs = Inputs(folder, _settings(), _spec(folder), f"llm-{secrets.token_hex(3)}")
-    inputs.set_limit(WITNESS_MEMORY)
+    inputs = Inputs(folder, settings, spec, f"llm-{secrets.token_hex(3)}")
     for name in ("pagerduty-routing-key", "clickhouse-password"):
         write_secret(inputs.secrets / name, ROUTING_KEY)
-    shutil.copytree(ROOT / "examples/helpdesk/canaries", folder / "models/canaries")
     return inputs
 
 
@@ -164,38 +184,40 @@ def write_secret(file: Path, text: str, group: int = USER, mode: int = 0o440) ->
     file.chmod(mode)
 
 
-def shipped(kind: str) -> dict[str, Any]:
+def shipped(kind: str, manifest: Path = MANIFEST) -> dict[str, Any]:
     """The manifest's one object of that kind."""
-    objects = list(yaml.safe_load_all(MANIFEST.read_text()))
+    objects = list(yaml.safe_load_all(manifest.read_text()))
     [item] = [item for item in objects if item["kind"] == kind]
     return copy.deepcopy(dict(item))
 
 
-def _settings() -> dict[str, Any]:
-    """The manifest's configuration, with addresses of this node, a store in the pod, and no model or engine to ask."""
-    settings: dict[str, Any] = yaml.safe_load(shipped("ConfigMap")["data"]["gapwatch.yaml"])
+def _settings(config_map: dict[str, Any]) -> dict[str, Any]:
+    """The manifest's configuration, with addresses of this node and a store in the pod."""
+    settings: dict[str, Any] = yaml.safe_load(config_map["data"]["gapwatch.yaml"])
     broker = [f"127.0.0.1:{BROKER_PORT}"]
     settings["kafka"] |= {"bootstrap_servers": broker, "topic": TOPIC, "session_timeout_ms": 10_000}
     settings["clickhouse"] = {"dsn": "chdb:///var/lib/gapwatch/store"}
     settings["alerts"]["pagerduty"]["url"] = f"http://127.0.0.1:{ENGINE_PORT}"  # it answers 200: delivered
-    for model in settings["models"]:
-        del model["served"]
-        model["replay"] = False
     return settings
 
 
-def _spec(folder: Path) -> dict[str, Any]:
-    spec: dict[str, Any] = shipped("Deployment")["spec"]["template"]["spec"]
+def _spec(workload: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Of its pods, but for the image and what a cluster would bring. folder: holds what stands for volumes"""
+    spec: dict[str, Any] = workload["spec"]["template"]["spec"]
     # There is no CNI: the pod shares the node's network, which is the node's own.
     spec |= {"hostNetwork": True, "volumes": [_volume(volume, folder) for volume in spec["volumes"]]}
-    sidecar, [engine] = spec["initContainers"][0], spec["containers"]
-    sidecar |= {"image": NAME, "imagePullPolicy": "Never", "command": [sys.executable, "-m", "agent"]}
-    sidecar["resources"].pop("requests", None)  # the node here may be smaller
+    container = _gapwatch(spec)
+    container |= {"image": NAME, "imagePullPolicy": "Never", "command": [sys.executable, "-m", "agent"]}
+    container["resources"].pop("requests", None)  # the node here may be smaller
     set_here = IMAGE_ENV | {"PYTHONPATH": str(ROOT)}
-    sidecar["env"] += [{"name": name, "value": value} for name, value in set_here.items()]
-    spec["containers"] = [_engine(engine)]
-    _mount_python(spec)
+    container["env"] += [{"name": name, "value": value} for name, value in set_here.items()]
     return spec
+
+
+def _gapwatch(spec: dict[str, Any]) -> dict[str, Any]:
+    """Its container: a native sidecar beside an engine, the only one of a witness."""
+    container: dict[str, Any] = spec.get("initContainers", spec["containers"])[0]
+    return container
 
 
 def _engine(shipped_engine: dict[str, Any]) -> dict[str, Any]:
@@ -219,10 +241,10 @@ def _volume(volume: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _mount_python(spec: dict[str, Any]) -> None:
-    """This machine's programs, this environment and this checkout, read-only in both containers at their own places."""
+    """This machine's programs, this environment and this checkout, read-only in each container at their own places."""
     wanted = sorted({Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), ROOT})
     places = [place for place in wanted if not any(other in place.parents for other in wanted)]
     for i, place in enumerate(places):
         spec["volumes"].append({"name": f"machine-{i}", "hostPath": {"path": str(place)}})
-        for container in (spec["initContainers"][0], *spec["containers"]):
+        for container in (*spec.get("initContainers", []), *spec["containers"]):
             container["volumeMounts"].append({"name": f"machine-{i}", "mountPath": str(place), "readOnly": True})

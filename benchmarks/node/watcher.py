@@ -51,7 +51,9 @@ def _of_sidecar(path: str) -> str:
 def pod_state(pod: dict[str, Any]) -> dict[str, Any]:
     status = pod.get("status", {})
     ready = [c["status"] == "True" for c in status.get("conditions") or [] if c["type"] == "Ready"]
-    [sidecar] = _named(status.get("initContainerStatuses"), SIDECAR) or [{}]
+    # A witness is a pod of its own, in which it is no sidecar.
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    [sidecar] = _named(containers, SIDECAR) or [{}]
     [engine] = _named(status.get("containerStatuses"), ENGINE) or [{}]
     return {
         "name": pod["metadata"]["name"],

@@ -1,8 +1,8 @@
 """What each role holds of memory once it has judged and nothing more happens.
 
 Each is a process of its own with its model process, over a broker and a store that answer. A sidecar asks an engine of
-the toy language for three adapters; witness and ``all`` replay the helpdesk example on the CPU: SmolLM2-135M with its
-three adapters.
+the toy language for three adapters; witness and ``all`` replay what deploy/gapwatch.yaml names, on the CPU:
+SmolLM2-135M with one adapter.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,29 +44,41 @@ class Idle:
     libraries: int
 
 
-def measure(quick: bool) -> list[Figure]:  # noqa: ARG001 - it is as short as it can be
-    """Each role in turn."""
-    with tempfile.TemporaryDirectory() as place, store_server(Path(place) / "store") as dsn:
-        folder, toy = Path(place), ToyEngine(adapters={name: f"{name}-v1" for name in ADAPTERS})
+def measure_light(quick: bool) -> list[Figure]:  # noqa: ARG001 - it is as short as it can be
+    """The roles that load no model."""
+    toy = ToyEngine(adapters={name: f"{name}-v1" for name in ADAPTERS})
+    with _world() as (folder, common), serving(toy) as engine:
         enrolled(folder / "golden")
-        with start_broker(folder / "broker") as broker, serving(toy) as engine:
-            ensure_topic(broker.bootstrap, TRAFFIC, 2)
-            ensure_topic(broker.bootstrap, REPLAYS, 1)
-            kafka = {"bootstrap_servers": [broker.bootstrap], "topic": TRAFFIC, "replays_topic": REPLAYS}
-            common = {"kafka": kafka, "clickhouse": {"dsn": dsn}}
-            by_engine = common | _served(engine.url, folder / "golden")
-            sidecar = _idle(folder, {"role": "sidecar", **by_engine}, JUDGED)
-            apart = _idle(folder, {"role": "apart", **by_engine}, READING)
-            by_files = common | _from_files(set_up(folder / "stage"))
-            witness = _idle(folder, {"role": "witness", **by_files}, JUDGED)
-            everything = _idle(folder, {"role": "all", **by_files}, JUDGED)
+        settings = common | _served(engine.url, folder / "golden")
+        sidecar = _idle(folder, {"role": "sidecar", **settings}, JUDGED)
+        apart = _idle(folder, {"role": "apart", **settings}, READING)
     return [
         at_most("idle memory, role sidecar", sidecar.memory_mb, "MB", SIDECAR_MB),
         at_most("idle memory, role apart", apart.memory_mb, "MB", APART_MB),
         exactly("model libraries in these two", sidecar.libraries + apart.libraries, "files", 0),
-        context("idle memory, role witness, a base of 135 M parameters", witness.memory_mb, "MB"),
-        context("idle memory, role all, a base of 135 M parameters", everything.memory_mb, "MB"),
     ]
+
+
+def measure_with_models(quick: bool) -> list[Figure]:  # noqa: ARG001 - it is as short as it can be
+    """The roles that replay from files."""
+    with _world() as (folder, common):
+        settings = common | _from_files(set_up(folder / "stage"))
+        idle = {role: _idle(folder, {"role": role, **settings}, JUDGED) for role in ("witness", "all")}
+    return [
+        context(f"idle memory, role {role}, a base of 135 M parameters", of_role.memory_mb, "MB")
+        for role, of_role in idle.items()
+    ]
+
+
+@contextmanager
+def _world() -> Iterator[tuple[Path, dict[str, Any]]]:
+    """A folder, and settings with the addresses of a broker and a store that answer."""
+    with tempfile.TemporaryDirectory() as place, store_server(Path(place) / "store") as dsn:
+        with start_broker(Path(place) / "broker") as broker:
+            ensure_topic(broker.bootstrap, TRAFFIC, 2)
+            ensure_topic(broker.bootstrap, REPLAYS, 1)
+            kafka = {"bootstrap_servers": [broker.bootstrap], "topic": TRAFFIC, "replays_topic": REPLAYS}
+            yield Path(place), {"kafka": kafka, "clickhouse": {"dsn": dsn}}
 
 
 def _served(url: str, goldens: Path) -> dict[str, Any]:
@@ -77,8 +91,8 @@ def _served(url: str, goldens: Path) -> dict[str, Any]:
 
 
 def _from_files(stage: Stage) -> dict[str, Any]:
-    adapters = [{"name": name, "path": str(HELPDESK / "adapters" / name)} for name in HELPDESK_ADAPTERS]
-    model = {"name": BASE, "path": str(stage.base), "golden_path": str(stage.golden), "adapters": adapters}
+    adapter = {"name": HELPDESK_ADAPTERS[0], "path": str(HELPDESK / "adapters" / HELPDESK_ADAPTERS[0])}
+    model = {"name": BASE, "path": str(stage.base), "golden_path": str(stage.golden), "adapters": [adapter]}
     probes = {"golden_dir": str(stage.folder / "golden"), "cache_dir": str(cache_dir()), "device": "cpu"}
     return {"models": [model], "probes": probes}
 

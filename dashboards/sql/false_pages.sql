@@ -45,10 +45,12 @@ totals AS (
 )
 SELECT
     cluster, subject_kind, subject, watched_days, pages, open_now, ended_by_new_record, maybe_false,
-    maybe_false * 365 / watched_days AS maybe_false_a_year,
+    -- NULL before the first day is over: that says nothing of a year.
+    if(watched_days >= 1, maybe_false * 365 / watched_days, NULL) AS maybe_false_a_year,
     -- 95 % upper bound of a Poisson rate, by Wilson and Hilferty's approximation of the chi-squared quantile: within 1 %.
-    (maybe_false + 1) * pow(1 - 1 / (9 * (maybe_false + 1)) + 1.645 / (3 * sqrt(maybe_false + 1)), 3) * 365 / watched_days
-        AS maybe_false_a_year_at_most
+    if(
+        watched_days >= 1,
+        (maybe_false + 1) * pow(1 - 1 / (9 * (maybe_false + 1)) + 1.645 / (3 * sqrt(maybe_false + 1)), 3) * 365 / watched_days, NULL
+    ) AS maybe_false_a_year_at_most
 FROM totals
-WHERE watched_days > 0
 ORDER BY cluster, subject = '' DESC, pages DESC, subject

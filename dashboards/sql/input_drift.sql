@@ -1,6 +1,6 @@
 -- Have the prompts or the outputs of an adapter changed in kind?
--- Ask it when an adapter is healthy and its users say otherwise, or to explain responses that turned unlikely. It never pages;
--- `gapwatch drift ADAPTER` says which kinds grew and shrank.
+-- Ask it when an adapter is healthy and its users say otherwise; `gapwatch drift ADAPTER` says which kinds grew and shrank.
+-- It explains and never pages.
 -- subject = '': adapter; all when empty
 -- hours = 24: how far back
 WITH hourly AS (

@@ -120,6 +120,7 @@ def decide_traffic(
         log_e=log_e,
         onset_at=estimates.onset_at,
         may_end=enough(counts) and sampler.is_back(before.drawn_at) and recovery.shown,
+        scores=responses.scores,
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
     drawn_at = before.drawn_at if step.after.open else {}

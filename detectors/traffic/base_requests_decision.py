@@ -51,7 +51,9 @@ def decide_base_requests(
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
     counts = counted(before, responses, log_e)
     outcome = Outcome.GOOD if responses.good else Outcome.BAD
-    result = RoundResult(round.at, outcome, log_e=log_e, onset_at=onset_at, may_end=enough(counts))
+    result = RoundResult(
+        round.at, outcome, log_e=log_e, onset_at=onset_at, may_end=enough(counts), scores=responses.scores
+    )
     step = advance(before.incident, result, rules, BY_RESPONSES)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose_base_requests(round.base, counts, responses.leading)))

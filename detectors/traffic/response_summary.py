@@ -17,10 +17,12 @@ from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.on_call_text import SCORE_NOT_FINITE
 from detectors.traffic.path_recovery import PathLikelihood
 from detectors.traffic_records import TrafficScore
+from detectors.verdicts.recovery import DrawCounts
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
 # and those of a real healthy adapter were measured 49 nats and more below 1.
 AGAINST = math.log(20.0)
+MOST_AGAINST = 1.0 / 20.0
 FIRST_WEIGHT = 0.5
 # Nats by which another alternative has to explain the words better than the base to be named in its place.
 AHEAD = math.log(20.0)
@@ -50,6 +52,12 @@ class ResponseSummary:
     why: str = ""
     leading: Alternative | None = None
     path: PathLikelihood = field(default_factory=PathLikelihood)
+
+    @property
+    def scores(self) -> DrawCounts:
+        """Of the scored responses, of which there are some: how many are against it, as scores of 0 and 1 that date the
+        onset (docs/mathematics.md#onset-interval)."""
+        return DrawCounts(self.scored, self.against, MOST_AGAINST)
 
     @property
     def good(self) -> bool:

@@ -170,6 +170,23 @@ def check_identity(golden: Golden, runner: Runner) -> list[str]:
     ]
 
 
+def check_made_in_process(golden: Golden) -> None:
+    """Before evidence is drawn from what the files answer. Raises Refused for a record that was made on an engine: its
+    noise floor is that between answers of this engine, and what an engine does not list is counted at the last value
+    that it lists, so that healthy files can be beyond tolerance."""
+    if not golden.made_on:
+        return
+    again = f"`gapwatch enrol {quote(golden.adapter)} --replace --why TEXT` with this configuration"
+    wanted = f"one made in process: {again}. Enrolling through the engine afterwards keeps it and measures the engine"
+    raise Refused(
+        f"golden record of {golden.adapter}",
+        f"one made on {golden.made_on}",
+        f"the one made in process that it was measured against, {golden.offline}, in probes.golden_dir"
+        if golden.offline
+        else wanted,
+    )
+
+
 def identity_of(golden: Golden, runner: Runner) -> Identity:
     """Hashes of what was accepted beside those of the present files, by the record's scheme.
 

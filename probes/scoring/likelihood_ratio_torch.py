@@ -110,9 +110,7 @@ def score_base_torch(
     sampling, log_l = positions.sampling, dict[Alternative, Doubles]()
     base = base.float().log_softmax(-1)
     ready = {who: logits.float().log_softmax(-1) for who, logits in others.items()}
-    adapters = [logits for who, logits in ready.items() if who.kind is AlternativeKind.OTHER_ADAPTER]
-    edges = [torch.lerp(base, logits, share) for logits in adapters for share in settings.leaks]
-    null = _null_torch(base, edges or [base], sampling, tie)
+    null = base_null_torch(base, ready, sampling, settings, tie)
     for who, logits in ready.items():
         points = {who: logits}
         if who.kind is AlternativeKind.OTHER_ADAPTER:
@@ -121,6 +119,19 @@ def score_base_torch(
             drawn_by = token_distribution_torch(own, sampling, tie)
             log_l[point] = _numpy(log_e_torch(drawn_by, null, positions.tokens, settings.numeric))
     return TokenScores.of_alternatives(log_l)
+
+
+def base_null_torch(
+    base: torch.Tensor,
+    others: Mapping[Alternative, torch.Tensor],
+    sampling: SamplingParameters,
+    settings: Settings,
+    tie: torch.Tensor | None = None,
+) -> NullTensors:
+    """``likelihood_ratio_reference.null_of_base``, of (N, V) log-probabilities."""
+    adapters = [logits for who, logits in others.items() if who.kind is AlternativeKind.OTHER_ADAPTER]
+    edges = [torch.lerp(base, logits, share) for logits in adapters for share in settings.leaks]
+    return _null_torch(base, edges or [base], sampling, tie)
 
 
 def tie_margin_torch(logits: torch.Tensor, spacing: float = FLOAT32) -> torch.Tensor:

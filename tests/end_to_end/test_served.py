@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from probes.scoring.scoring_job import ScoringOptions
 from tests.clickhouse_http import ClickHouseServer
 from tests.end_to_end.assembled import Assembled
 from tests.end_to_end.test_traffic_in_memory import serve, turn
-from tests.end_to_end.world import ADAPTERS, EVERY_S, Line, World, new_runner
+from tests.end_to_end.world import ADAPTERS, EVERY_S, Line, World, accept, new_runner
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 
@@ -132,99 +132,87 @@ def test_an_engine_that_is_away_or_no_more_lists_an_adapter_is_no_fault_of_an_ad
     assert world.sink.notices == []
 
 
-@pytest.mark.parametrize(
-    ("in_files", "in_engine", "said", "state"),
-    [
-        ("none", "none", "", FilesState.AS_ACCEPTED),
-        ("none", "not_applied", "the files are as accepted (replayed in this pod at", FilesState.AS_ACCEPTED),
-        ("not_applied", "none", "the engine answers as accepted and the files do not", FilesState.NOT_AS_ACCEPTED),
-        ("not_applied", "not_applied", "the files do not answer as accepted either", FilesState.NOT_AS_ACCEPTED),
-    ],
-)
 def test_a_fault_of_the_files_is_told_from_one_of_the_engine_and_pages_only_where_it_is_served(
-    beside: BesideItsFiles, server: Server, in_files: str, in_engine: str, said: str, state: FilesState
+    beside: BesideItsFiles, server: Server
 ) -> None:
-    beside.turn_round()
-    beside.turn_until(lambda: bool(beside.sink.of(FilesReplay)))
-    beside.in_files(in_files)
-    server.engine.faults.of_adapter |= {"alpha": in_engine} if in_engine != "none" else {}
-    for _ in range(2):  # the engine comes first in each: the first alarm has no replay of these files yet
+    def after(in_files: str, in_engine: str) -> Verdict:
+        """The verdict once both have answered: of the files, which come second in a round, it says so in the next."""
+        beside.in_files(in_files)
+        server.engine.faults.of_adapter = {} if in_engine == "none" else {"alpha": in_engine}
         beside.turn_both()
-    beside.turn_round()
-    verdict = last(beside, "alpha")
-    assert verdict.answered_by.startswith("vllm 0.33") and verdict.files.by is KnownBy.THIS_POD
-    assert verdict.files.state is state
-    assert said in verdict.explanation if said else "files" not in verdict.explanation
-    assert [page.verdict.subject for page in pages(beside)] == (["alpha"] if in_engine != "none" else [])
-    assert "cause not refined" not in verdict.explanation and "not replayed" not in verdict.explanation
-    assert all(verdict.status is Status.HEALTHY for verdict in (last(beside, "beta"), last(beside, "gamma")))
+        beside.turn_round()
+        verdict = last(beside, "alpha")
+        assert verdict.answered_by.startswith("vllm 0.33") and verdict.files.by is KnownBy.THIS_POD
+        assert "cause not refined" not in verdict.explanation and "not replayed" not in verdict.explanation
+        return verdict
 
-
-def test_files_in_the_pod_score_the_responses_of_its_engine(beside: BesideItsFiles) -> None:
-    beside.turn_round()
-    beside.turn_first_responses()
-    serve(beside, "alpha", None)
-    turn(beside, 8)
-    beside.turn_until(lambda: bool(pages(beside)))
+    healthy = after("none", "none")
+    assert healthy.files.state is FilesState.AS_ACCEPTED and "files" not in healthy.explanation
+    held = after("not_applied", "none")
+    assert held.status is Status.HEALTHY and held.files.state is FilesState.NOT_AS_ACCEPTED
+    assert "the engine answers as accepted and the files do not (replayed in this pod at" in held.explanation
+    assert pages(beside) == []
+    both = after("not_applied", "not_applied")
+    assert "the files do not answer as accepted either (replayed in this pod at" in both.explanation
+    alone = after("none", "not_applied")
+    assert "the files are as accepted (replayed in this pod at" in alone.explanation
+    assert "and the engine serves the base" in alone.explanation
     (page,) = pages(beside)
-    assert page.verdict.share_of is ShareOf.RESPONSES
-    assert on_call_text.ENGINE_CANARIES_HEALTHY in page.details["seen"]
+    assert page.verdict.subject == "alpha" and page.details["canaries answered by"] == page.verdict.answered_by
+
+    serve(beside, "beta", None)
+    turn(beside, 8)
+    beside.turn_until(lambda: len(pages(beside)) > 1)
+    by_responses = pages(beside)[-1]
+    assert (by_responses.verdict.subject, by_responses.verdict.share_of) == ("beta", ShareOf.RESPONSES)
+    assert on_call_text.ENGINE_CANARIES_HEALTHY in by_responses.details["seen"]
 
 
-def test_a_page_says_what_a_witness_has_replayed_as_the_store_knows_it(
-    tmp_path: Path, goldens: Path, server: Server
-) -> None:
+def test_a_page_says_what_a_witness_has_replayed_as_the_store_knows_it(tmp_path: Path) -> None:
     """Two agents and one store: one replays files, the other one has an address alone."""
+    base, files = str(tmp_path / "base"), {name: str(tmp_path / name) for name in ADAPTERS}
+    accept(tmp_path / "golden", "alpha", memory.Runner(memory.Config(base=base, adapters=files)))
     store = ClickHouseServer(tmp_path / "store").start()
-    try:
-        with ExitStack() as opened:
-            opened.callback(store.stop)
-            asks, replays = (tmp_path / name for name in ("engine-0", "witness-0"))
-            served = {
-                "url": server.url,
-                "base": server.engine.base,
-                "every": 1.0,
-                "limits": {"tokens_per_minute": 10**9, "requests_per_minute": 10**9},
-            }
-            configured(asks, goldens, store, {"name": "tiny", "served": served, "adapters": bare()})
-            files = [{"name": name, "path": str(tmp_path / f"{name}-v1")} for name in ADAPTERS]
-            configured(replays, goldens, store, {"name": "tiny", "path": str(tmp_path), "adapters": files})
-            witness = Assembled(replays / "gapwatch.yaml", opened, PATIENCE_S)
-            witness.until(lambda: bool(witness.sink.of(FilesReplay)))
-            agent = Assembled(asks / "gapwatch.yaml", opened, PATIENCE_S)
-            agent.until(lambda: last(agent, "alpha").files.by is KnownBy.WITNESS if agent.rounds else False)
-            server.engine.faults.of_adapter["alpha"] = "not_applied"
-            agent.until(lambda: bool(agent.sink.notices))
-            (page,) = agent.sink.notices
-            assert page.verdict.files.state is FilesState.AS_ACCEPTED and page.verdict.files.pod == "witness-0"
-            assert "the files are as accepted (replayed by witness-0 at" in page.details["seen"]
-            assert page.details["seen"].endswith(" UTC) and the engine serves the base")
-    finally:
-        store.stop()
+    with ExitStack() as opened:
+        opened.callback(store.stop)
+        server = opened.enter_context(serving(ToyEngine(base=base, adapters={"alpha": files["alpha"]})))
+        unlimited = {"tokens_per_minute": 10**9, "requests_per_minute": 10**9}
+        asked = {"url": server.url, "base": base, "every": 1.0, "limits": unlimited}
+        by_files = {"name": "tiny", "path": base, "adapters": [{"name": "alpha", "path": files["alpha"]}]}
+        by_engine = {"name": "tiny", "served": asked, "adapters": [{"name": "alpha"}]}
+        witness = Assembled(configured(tmp_path / "witness-0", store, by_files), opened, PATIENCE_S)
+        witness.until(lambda: bool(witness.sink.of(FilesReplay)))
+        agent = Assembled(configured(tmp_path / "engine-0", store, by_engine), opened, PATIENCE_S)
+        agent.until(lambda: bool(agent.rounds) and last(agent, "alpha").files.by is KnownBy.WITNESS)
+        server.engine.faults.of_adapter["alpha"] = "not_applied"
+        agent.until(lambda: bool(agent.sink.notices))
+        (page,) = agent.sink.notices
+        assert page.verdict.files.state is FilesState.AS_ACCEPTED and page.verdict.files.pod == "witness-0"
+        assert "the files are as accepted (replayed by witness-0 at" in page.details["seen"]
+        assert page.details["seen"].endswith(" UTC) and the engine serves the base")
 
 
-def bare() -> list[dict[str, str]]:
-    return [{"name": name} for name in ADAPTERS]
-
-
-def configured(folder: Path, goldens: Path, store: ClickHouseServer, model: dict[str, object]) -> None:
+def configured(folder: Path, store: ClickHouseServer, model: Mapping[str, object]) -> Path:
+    """The configuration of the pod that the folder is named after."""
     folder.mkdir()
     settings = {
         "models": [model],
         "pod": folder.name,
-        "probes": {"golden_dir": str(goldens), "seed": 5, "runner": "memory", "every": "1s"},
+        "probes": {"golden_dir": "../golden", "seed": 5, "runner": "memory", "every": "1s"},
         "clickhouse": {"dsn": f"clickhouse://default@127.0.0.1:{store.port}/gapwatch"},
         "telemetry": {"prometheus_port": 0, "control_port": 0},
         "state_dir": "state",
     }
     (folder / "gapwatch.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "gapwatch.yaml"
 
 
 @pytest.mark.parametrize("own", [{"role": "all"}, {}], ids=["all", "no role"])
 def test_an_agent_whose_configuration_names_an_address_alone_pages_without_a_model_library(
     tmp_path: Path, goldens: Path, server: Server, own: dict[str, Any]
 ) -> None:
-    served = {"url": server.url, "base": server.engine.base, "every": 1.0}
+    limits = {"requests_per_minute": 10**6, "tokens_per_minute": 10**9}
+    served = {"url": server.url, "base": server.engine.base, "every": 1.0, "limits": limits}
     settings = {
         "models": [{"name": "tiny", "served": served, "adapters": [{"name": name} for name in ADAPTERS]}],
         "probes": {"golden_dir": str(goldens), "seed": 5},

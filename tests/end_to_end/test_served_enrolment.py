@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 from agent.cli.enrol import EnrolOptions, enrol_adapter
+from agent.cli.probe import HEALTHY, probe_now
 from agent.errors import Refused
-from detectors.canaries.tolerance import Tolerances
+from agent.worker.goldens import Goldens
+from detectors.canaries.tolerance import Tolerances, draw_scores
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Cause, Reason, Status, SubjectKind
+from detectors.records import BaseRound, Cause, Reason, Round, Status, SubjectKind
 from detectors.verdicts.incident import Rules
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.enrolment.enrol import Request, enrol
@@ -94,12 +96,50 @@ def test_a_healthy_engine_never_pages_in_a_thousand_rounds(offline: bool) -> Non
 
 
 @pytest.mark.parametrize("offline", [False, True])
-def test_a_witness_whose_record_was_made_on_an_engine_says_so_in_its_rounds(offline: bool) -> None:
-    known = golden(offline)
+def test_files_beside_an_engine_that_the_record_was_made_on_have_that_among_their_facts(offline: bool) -> None:
+    member = round_of_files(golden(offline))
+    assert "answers come from the files, accepted were those of toy 1.0, prompt" in member.facts
+
+
+def round_of_files(known: Golden) -> Round:
+    """As they were accepted."""
     done = replay_base_round(opened(), {"alpha": known}, Scheduled("toy", 0, 0.0, BUDGET, 7), never)
     assert done is not None
-    (member,) = done.members
-    assert "answers come from the files, accepted were those of toy 1.0, prompt" in member.facts
+    return done.members[0]
+
+
+def test_a_witness_refuses_a_record_of_an_engine_alone_because_its_noise_is_not_that_of_the_files(
+    tmp_path: Path,
+) -> None:
+    save(golden(offline=False), tmp_path)
+    shelf = Goldens(tmp_path, "toy", {"alpha": ""}, of_files=True)
+    assert shelf.look() == []
+    assert shelf.held["alpha"] == Unmonitorable(
+        Reason.GOLDEN_REFUSED,
+        "golden record of alpha: saw one made on toy 1.0, prompt, wanted one made in process: `gapwatch enrol alpha "
+        "--replace --why TEXT` with this configuration. Enrolling through the engine afterwards keeps it and measures "
+        "the engine",
+    )
+
+
+def test_a_witness_uses_the_record_made_in_process_that_the_engine_was_measured_against(tmp_path: Path) -> None:
+    """Compared with the engine's own record, which knows 20 tokens of each position, healthy files would be off."""
+    engine_made = golden(offline=True)
+    assert draw_scores(round_of_files(engine_made), engine_made.tolerances).any()
+    save(engine_made, tmp_path)
+    witness, sidecar = (Goldens(tmp_path, "toy", {"alpha": ""}, of_files=of_files) for of_files in (True, False))
+    assert witness.look() == []
+    refused = witness.held["alpha"]
+    assert isinstance(refused, Unmonitorable) and refused.reason is Reason.GOLDEN_REFUSED
+    assert f"measured against, {engine_made.offline}, in probes.golden_dir" in refused.detail
+    offline = save(enrolled("alpha"), tmp_path)
+    assert [each.golden for each in witness.look()] == [offline] and witness.look() == []
+    used = witness.held["alpha"]
+    assert isinstance(used, Golden) and used.hash == offline == engine_made.offline
+    assert not draw_scores(round_of_files(used), used.tolerances).any()
+    assert [each.golden for each in sidecar.look()] == [engine_made.hash]
+    beside = sidecar.for_files()["alpha"]
+    assert isinstance(beside, Golden) and beside.hash == offline, "its own files are compared likewise"
 
 
 @pytest.fixture
@@ -161,13 +201,19 @@ def test_the_command_refuses_an_engine_that_was_always_wrong(
     assert newest(tmp_path / "golden", "alpha") == copied
 
 
-def test_an_adapter_on_the_output_layer_is_enrolled_and_judged_token_by_token(tmp_path: Path, shim: Server) -> None:
+def test_an_adapter_on_the_output_layer_is_enrolled_and_judged_token_by_token(
+    tmp_path: Path, shim: Server, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = configuration(tmp_path, shim)
     shim.engine.faults.scored_as_base.add("alpha")
     assert enrol_adapter(config, "alpha", EnrolOptions(), json=True) == 0
     made = the_record(tmp_path)
     assert made.made_on.endswith("scoring token by token")
     assert any("scoring in the prompt is blind for alpha" in words for words in made.unrecorded)
+    capsys.readouterr()
+    assert probe_now(config, ["alpha"], json=False) == HEALTHY
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "alpha: answered by vllm 0.33" in said and "scoring token by token; scoring in the prompt is blind" in said
 
 
 def test_an_engine_that_takes_strengths_records_the_curve_that_its_files_would(shim: Server) -> None:

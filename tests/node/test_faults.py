@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.node.faults import ASKING_POD, FAULTS, HEALTHY_POD, KILLED, Fault, measure_fault, replaced_pod
+from benchmarks.node.faults import (
+    ASKING_POD,
+    FAULTS,
+    HEALTHY,
+    HEALTHY_POD,
+    KILLED,
+    Fault,
+    measure_fault,
+    measure_witness,
+    replaced_pod,
+)
 from benchmarks.node.sidecar_pod import shipped
 from benchmarks.node.single_node import Node
 from tests.end_to_end.world import ADAPTERS
@@ -35,6 +45,14 @@ def test_a_sidecar_as_it_ships_judges_what_its_engine_answers_within_its_memory(
     assert outcome.start_s is not None, outcome.log
     assert (outcome.unready_s, outcome.silent_s, outcome.restarts) == (0, 0, 0), outcome.log
     assert {outcome.statuses.get(name) for name in ADAPTERS} == {ASKING_POD.status}, f"{outcome.unwell}; {outcome.log}"
+
+
+def test_a_witness_as_it_ships_owns_its_base_and_judges_it_within_its_memory(
+    node: Node, tmp_path: Path, volume: Path
+) -> None:
+    outcome = measure_witness(node, tmp_path / "pod", volume)
+    assert outcome.start_s is not None and (outcome.unready_s, outcome.restarts) == (0, 0), outcome.log
+    assert outcome.statuses.get("ticket-router") == HEALTHY, f"{outcome.unwell}; {outcome.log}"
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name.replace(" ", "-"))

@@ -8,6 +8,9 @@ the modules vllm.entrypoints.openai.completion.protocol (``prompt_logprobs``, ``
 token beside the most probable ones. Log-probabilities are those before temperature, penalties and masks unless
 --logprobs-mode says otherwise; minus infinity is written as -9999. Defaults of the model's generation_config.json hold
 for what a request leaves out, so that greedy generation has to say that it wants no penalty.
+
+How many tokens the vocabulary has stands in no answer, and is not asked by ids that may be beyond it: such ids have
+ended engines (vllm-project/vllm#16529, #54195).
 """
 
 from __future__ import annotations

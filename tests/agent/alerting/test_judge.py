@@ -349,6 +349,20 @@ def test_a_store_that_does_not_answer_is_taken_at_its_last_word_while_that_is_fr
     assert "whether the files are as accepted is not known" in late.explanation
 
 
+def test_a_replay_by_the_record_that_the_engine_was_measured_against_counts_and_by_another_one_does_not(
+    tmp_path: Path,
+) -> None:
+    """A witness compares the files with the one made in process, and sidecars the engine with the one made on it."""
+    said = []
+    for number, golden in enumerate((OFFLINE := "sha256:made in process", "sha256:of a former release", "")):
+        told = FilesReplay("router", "smol", golden, 90.0, True, 0.0, Identity(), "witness-0")
+        made = of_engine(tmp_path / str(number), Fleet(files={"router": told}))
+        made(GoldenAccepted("router", "smol", GOLDEN, "", "", 0.0, b"", made_on=ENGINE, offline=OFFLINE), 0.0)
+        opened = page(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 1), 120.0))
+        said.append("the files are as accepted (replayed by witness-0" in opened.details["seen"])
+    assert said == [True, False, False]
+
+
 def test_what_this_pod_replayed_counts_before_another_and_not_for_ever(tmp_path: Path) -> None:
     told = FilesReplay("router", "smol", GOLDEN, 90.0, True, 0.0, Identity(), "witness-0")
     made, late = of_engine(tmp_path, Fleet(files={"router": replace(told, at=LEAST_FRESH_S)})), LEAST_FRESH_S + 120.0

@@ -169,7 +169,7 @@ def test_every_query_line_names_a_question_that_exists_with_its_parameter() -> N
 def test_details_begin_with_what_is_seen_and_what_to_do_and_end_with_what_is_pasted() -> None:
     names = list(notice().details)
     assert names[:3] == ["seen", "first action", "runbook"]
-    pasted = [name for name in names if name == "sql" or name.startswith(("hash ", "query "))]
+    pasted = [name for name in names if name in ("explain", "sql") or name.startswith(("hash ", "query "))]
     assert names[-len(pasted) :] == pasted
     assert names[-1] == "sql"
 
@@ -184,6 +184,7 @@ def test_the_sql_of_a_notice_runs_as_it_stands(migrated: store.Client) -> None:
 def test_a_question_in_a_notice_can_be_pasted() -> None:
     told = to_notice(replace(alarm(FIXED), subject="a #1"), NoticeReason.DEGRADED, "prod", FIXED).details
     assert told["query since"] == "gapwatch query since -p 'subject=a #1'"
+    assert told["explain"] == "gapwatch explain 'adapter/a #1'"
 
 
 @pytest.mark.parametrize(("seen", "reason"), [(MOVED, NoticeReason.BASE_MOVED), (RESOLVED, NoticeReason.RECOVERED)])

@@ -13,15 +13,18 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.__main__ import cli
 from agent.cli.canaries import CanaryOptions, propose
 from agent.cli.console import console
 from agent.config import load
+from agent.demo.broker import Broker
 from agent.errors import Refused, Retryable
 from agent.sinks import clickhouse
 from agent.surroundings import Surroundings
 from probes.canaries.canary_file import read_canaries
 from tests.agent import findings
 from tests.agent.findings import ROUTER, TONE
+from tests.kafka_brokers import LEFT_CONNECTING, BrokerWorld, request
 
 SUBJECTS = ("parcel", "refund", "password", "invoice")
 
@@ -106,3 +109,25 @@ def test_no_tables_a_store_that_is_away_and_an_unknown_adapter(config: Path, tmp
     with pytest.raises(Retryable, match="refused"):
         propose(away, ROUTER, CanaryOptions(), json=False)
     assert not (tmp_path / "canaries").exists()
+
+
+@LEFT_CONNECTING
+@pytest.mark.usefixtures("collected")
+@pytest.mark.parametrize("broker", ["tansu"], indirect=True)
+def test_where_the_store_does_not_answer_the_topic_is_read(broker: Broker, tmp_path: Path) -> None:
+    world = BrokerWorld(broker, 2)
+    for partition in (0, 1):
+        world.publish((request(100 * partition + n, (ROUTER, TONE)[n % 2]) for n in range(60)), partition)
+    kafka = {"bootstrap_servers": [broker.bootstrap], "topic": world.name}
+    config = written(tmp_path, kafka=kafka, clickhouse={"dsn": "clickhouse://127.0.0.1:9/g"})
+    with console.capture() as said:
+        assert propose(config, ROUTER, CanaryOptions(), json=False) == 0
+    canaries = read_canaries(tmp_path / "canaries" / f"{ROUTER}.jsonl").canaries
+    wanted = {f"question {100 * partition + n}" for partition in (0, 1) for n in range(0, 60, 2)}
+    assert {canary.messages[0]["content"] for canary in canaries} == wanted
+    assert f"from the last 120 records of {world.name}, since " in said.get().replace("\n", " ")
+
+
+def test_prompts_of_production_are_written_only_when_that_is_wished() -> None:
+    with pytest.raises(Refused, match="--from-traffic"):
+        cli(["canaries", ROUTER], standalone_mode=False)

@@ -170,10 +170,23 @@ def test_an_engine_that_serves_what_is_watched_passes_with_its_identity_routes_a
     assert wrong == {"golden alpha", "golden beta"}
     assert made["engine toy"].result.startswith("vllm 0.33.0, vllm-0.33.0-1f2e3d4c")
     assert made["routes toy"].result == "prompt, walk, generated; lists 20 tokens at a position, context 2048"
+    assert made["modes toy"].result == "written, streamed, chat, warm"
     assert made["tokenizer toy"].result == "the engine's; prompts that its chat template renders: 2"
     assert made["adapter alpha"].result.startswith("loaded from ")
     assert made["names toy"].result == "a name that is not loaded is refused"
     assert made["golden alpha"].wanted == "gapwatch enrol alpha"
+
+
+def test_files_beside_an_engine_are_checked_by_names_of_their_own(server: Server, tmp_path: Path) -> None:
+    config = of_engine(tmp_path, server.url)
+    (model,) = config.models
+    at_hand = tuple(adapter.model_copy(update={"path": tmp_path / adapter.name}) for adapter in model.adapters)
+    both = model.model_copy(update={"path": str(tmp_path / "base"), "adapters": at_hand})
+    made = checks(config.model_copy(update={"models": (both,), "role": "all"}))
+    assert made["base toy"].ok and made["causes toy"].ok
+    assert not made["files of base toy"].ok and "does not exist" in made["files of base toy"].result
+    alone = checks(config.model_copy(update={"models": (both,), "role": "sidecar"}))
+    assert not [part for part in alone if part.startswith("files of")], "which loads none"
 
 
 def test_an_engine_that_is_away_is_one_line_with_what_to_do(tmp_path: Path) -> None:

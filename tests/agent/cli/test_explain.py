@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 from rich.console import Console
@@ -26,16 +28,18 @@ from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE
 from tests.agent.store.stored import embedded, insert
 
 
-def story_at(client: store.Client, wanted: str = "", now: float = NOW) -> Story | None:
+def story_at(client: store.Client, wanted: str = "") -> Story | None:
+    """By answers as a running agent gives them (agent/health.py): times are texts, and no number is null."""
+
     def ask_one(name: str, params: Any) -> Answered:
         columns, rows = store.run_query(client, name, params)
-        return list(columns), list(rows)
+        return list(columns), orjson.loads(orjson.dumps(list(rows), default=str))
 
-    return story_of(ask_one, wanted, "prod", now)
+    return story_of(ask_one, wanted, "prod", time.time())
 
 
-def parts(client: store.Client, wanted: str = "", now: float = NOW) -> dict[str, list[str]]:
-    story = story_at(client, wanted, now)
+def parts(client: store.Client, wanted: str = "") -> dict[str, list[str]]:
+    story = story_at(client, wanted)
     assert story is not None
     return parts_of(story)
 
@@ -50,6 +54,7 @@ def swap() -> Iterator[Finding]:
     yield findings.base_round(2, began, 0.0, identity=SWAPPED, facts=("24 of 120 keys match nothing",))
     members = (ROUTER, TONE)
     base = findings.alarm(began, subject_kind=SubjectKind.BASE, subject=BASE, members=members)
+    yield findings.flip(began - 600)
     yield findings.evidence(93.9, subject=BASE, subject_kind=SubjectKind.BASE, at=began)
     yield from (
         base,
@@ -84,9 +89,14 @@ def test_the_story_of_a_swapped_base_on_one_screen(migrated: store.Client) -> No
     assert "93.9 nats at most; a page takes 21.5" in most
     assert len(chart) == 5 and "█" in chart[0] and "╌" in "".join(chart)
     assert kept.endswith(" retention") and " to " in span
-    assert all("base sha256:aaaa → sha256:bbbb; 24 of 120 keys match nothing" in line for line in told["changed"])
+    (changed,) = told["changed"]
+    assert (
+        "pod-0: base sha256:aaaa → sha256:bbbb; 24 of 120 keys match nothing (polite-rewriter, ticket-router)"
+        in changed
+    )
     assert told["touches"][0].startswith("350 requests since") and "ticket-router on engine-0" in told["touches"][0]
-    assert told["canaries"][0] == "1 text changed, 1 fail their own check now; the worst: my parcel is late"
+    assert told["canaries"][0] == "1 text changed, 1 fail their own check now"
+    assert told["canaries"][2] == "ticket-router on c0, now:      Sure! Here is..."
     assert told["do"][0] == "roll the base back to sha256:aaaa"
     assert [line[:2] for line in told["confirm"]] == ["1.", "2."] and f"subject={BASE}" in told["confirm"][0]
     assert told["undo"][0] == "put back the base sha256:aaaa (in place now: sha256:bbbb)"
@@ -97,7 +107,7 @@ def test_the_story_of_a_swapped_base_on_one_screen(migrated: store.Client) -> No
     Console(file=shown, width=120).print(screen(story, NOW))
     lines = shown.getvalue().splitlines()
     assert len(lines) <= 45 and max(map(len, lines)) <= 120
-    assert lines[0].startswith("OPEN for 30 min") and "gapwatch/prod/base/smollm2" in lines[0]
+    assert lines[0].startswith("OPEN for ") and "gapwatch/prod/base/smollm2" in lines[0]
 
 
 @embedded

@@ -87,6 +87,14 @@ def test_a_live_pod_that_no_longer_judges_a_subject_holds_nothing_of_it_open(mig
     assert ask(migrated, TONE).degraded(f"adapter/{TONE}")
 
 
+def test_requests_for_a_base_that_another_pod_judges_degraded_are_known_beside_the_base(migrated: store.Client) -> None:
+    bad = findings.verdict(Status.DEGRADED, at=NOW - 30, subject_kind=SubjectKind.BASE_REQUESTS, subject=BASE)
+    live(migrated, "other", bad)
+    about = [(SubjectKind.BASE, BASE), (SubjectKind.BASE_REQUESTS, BASE)]
+    judged = fleet(migrated, "prod", "me", about, 90.0)
+    assert judged.degraded(f"base_requests/{BASE}") and not judged.degraded(f"base/{BASE}")
+
+
 def test_who_watches_a_subject_are_the_live_pods_that_say_so_last(migrated: store.Client) -> None:
     router, tone = f"adapter/{ROUTER}", f"adapter/{TONE}"
     for pod, ago_s, subjects in (

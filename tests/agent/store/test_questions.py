@@ -66,7 +66,7 @@ def test_every_question_has_a_text_and_an_answer_on_an_empty_store(migrated: sto
     assert len(store.query_names()) >= 10
     for name, question in store.query_names().items():
         assert question.endswith("?"), f"{name}: its first line is the question it answers"
-        assert store.query_use(name), f"{name}: its second line says when to ask it"
+        assert store.query_use(name).endswith("."), f"{name}: its second line says when to ask it"
         columns, rows = store.run_query(migrated, name)
         assert columns, name
         assert list(rows) == [], name

@@ -17,8 +17,9 @@ from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.worker import BATCH, EVENTS_APART_S, EVENTS_EVERY_S, TURN_S, Result, Schedule, WatchedBase, Worker
-from detectors.records import BaseRound, Cause, Floats, Reason, Status, SubjectKind, Verdict
-from probes.errors import NoMemory
+from detectors.records import BaseRound, Cause, FilesRound, Floats, Reason, Status, SubjectKind, Verdict
+from probes.canaries.watched_files import WatchedFiles
+from probes.errors import NoMemory, Unreplayable
 from probes.golden.archive import save
 from probes.runner import BatchShape, Replay, Replayed, Stop
 from probes.runners.memory import FAULTS, Config, Runner
@@ -408,3 +409,47 @@ def test_a_base_that_comes_back_has_its_golden_records_told_of_again(tmp_path: P
         worker.own(frozenset(owned))
         accepted = [result.adapter for result in worker.turn() if isinstance(result, GoldenAccepted)]
         assert accepted == (list(world.ADAPTERS) if owned else [])
+
+
+def beside_an_engine(folder: Path, clock: HandClock, files: Runner) -> WatchedBase:
+    """A base of the tests' world whose canaries another runner answers than its files."""
+    base = watched(folder, clock, "alpha", ScoringOptions())
+    base.files = WatchedFiles(files, ("alpha",), EVERY_S)
+    assert base.responses is not None
+    base.responses.runner = files
+    return base
+
+
+def test_files_beside_an_engine_have_rounds_of_their_own_interval(tmp_path: Path, clock: HandClock) -> None:
+    save(enrolled("alpha"), tmp_path)
+    files = Runner(Config(adapters={"alpha": "alpha-v1"}))
+    base = beside_an_engine(tmp_path, clock, files)
+    schedule = replace(BOTH, own_every_s={base.name: 10 * EVERY_S}, responses_every_s=None)
+    worker = Turned([base], schedule, clock)
+    kinds = [type(result) for result in worker.turn() if isinstance(result, BaseRound | FilesRound)]
+    assert kinds == [BaseRound, FilesRound], "the engine's first: it is what pages"
+    clock.advance(EVERY_S)
+    (again,) = [result for result in worker.turn() if isinstance(result, BaseRound | FilesRound)]
+    assert isinstance(again, FilesRound) and again.round.number == 1
+    assert base.files is not None and base.files.in_force == {"alpha": enrolled("alpha").hash}
+    worker.own(frozenset())
+    worker.turn()
+    assert not base.files.opened and base.files.in_force == {}
+
+
+def test_files_that_cannot_be_replayed_cost_the_canaries_of_the_engine_nothing(
+    tmp_path: Path, clock: HandClock
+) -> None:
+    class Broken(Runner):
+        def open(self) -> None:
+            raise Unreplayable("alpha", "its folder is gone")
+
+    save(enrolled("alpha"), tmp_path)
+    worker = Turned([beside_an_engine(tmp_path, clock, Broken(Config(adapters={"alpha": "alpha-v1"})))], BOTH, clock)
+    rounds = [result for result in worker.turn() if isinstance(result, BaseRound | FilesRound)]
+    (measured,) = rounds
+    assert isinstance(measured, BaseRound) and measured.members[0].blocked is None
+    assert worker.failures == 1 and "its folder is gone" in worker._last_error
+    worker.submit(sampled(findings.interaction(1, "alpha")))
+    (batch,) = [result for result in worker.turn() if isinstance(result, ScoredBatch)]
+    assert batch.results.scores[0].detail, "it is not scored, and the reason is told"

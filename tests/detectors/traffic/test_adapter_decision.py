@@ -54,6 +54,42 @@ def test_the_page_says_what_is_left_of_the_adapter_since_the_onset_and_of_how_ma
     assert page.share_of is ShareOf.RESPONSES
 
 
+def onset_of(*rounds: list[TrafficScore]) -> tuple[float | None, float | None]:
+    """Earliest and latest at an alarm in the last of these rounds."""
+    state = ResponseIncident()
+    for number, scores in enumerate(rounds):
+        level = evidence(30.0 if number == len(rounds) - 1 else 0.0)
+        verdict, state = decided(*scores, told=level, before=state, number=number)
+    assert verdict.onset is not None
+    return verdict.onset.earliest, verdict.onset.latest
+
+
+def test_responses_date_the_onset_by_how_many_are_against_the_adapter() -> None:
+    """Twenty rounds of four good responses, then two of bad ones. That it began with the first bad one is in the
+    interval; so are the last rounds before it, in which fewer good ones lie than a tenth of bad ones would allow."""
+    healthy, lost = [score(FOR)] * 4, [score(AGAINST)] * 4
+    earliest, latest = onset_of(*[healthy] * 20, lost, lost)
+    assert earliest is not None and latest is not None
+    assert earliest < 20 * 60.0 <= latest and latest <= 21 * 60.0
+    assert earliest == 8 * 60.0, "a good response is .1 nats against a tenth, and 48 of them are ln(40 x 3)"
+    assert onset_of(lost, lost)[0] is None, "or earlier"
+
+
+def test_an_alarm_by_responses_of_which_hardly_one_is_clear_has_no_interval() -> None:
+    """A weak fault of all of them: the product is evidence, and no single response is."""
+    weak, healthy = [score((2.0, 1.0, -5.0))] * 4, [score(FOR)] * 4
+    assert onset_of(*[healthy] * 20, *[weak] * 5) == (None, None)
+
+
+def test_a_healthy_response_is_against_the_adapter_with_the_chance_that_the_interval_allows() -> None:
+    """Markov at its edge: L is 20 with chance 1/20 and 0 else, so that its mean is 1 and no chance can be larger."""
+    at_the_edge = np.array([20.0, 0.0])
+    chance = 1.0 / at_the_edge[0]
+    assert chance * at_the_edge[0] == 1.0
+    exact = summarise([score((float(np.log(20.0)) + 1e-6,)), score((-50.0,))])
+    assert (exact.scores.drawn, exact.scores.beyond, exact.scores.tolerated) == (2, 1, chance)
+
+
 def test_responses_that_read_as_accepted_are_healthy() -> None:
     verdict, after = decided(score(FOR), score(FOR))
     assert (verdict.status, verdict.reason, after.open) == (Status.HEALTHY, Reason.WITHIN_TOLERANCE, False)

@@ -11,7 +11,7 @@ from detectors.canaries.mode_gap import FACTORS, faulty_mode, is_apart
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import BaseRound, Mode, Round
 from probes.canaries import mode_cells
-from probes.canaries.mode_cells import DRAWS, drawn_for_cells, two_cells
+from probes.canaries.mode_cells import DRAWS, DRAWS_AT_EVENT, drawn_for_cells, two_cells
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.golden.record import Golden
 from probes.runners.served import Config, Runner
@@ -71,19 +71,21 @@ def test_each_factor_is_in_one_of_two_cells_and_every_choice_has_its_turn(modes:
 
 
 def test_the_first_draws_are_had_in_modes_as_often_as_each_was_drawn() -> None:
-    picks = ("a", "b", "a", "c", "a", "d")
-    assert DRAWS == 4 and drawn_for_cells(picks, whole=False) == {"a": 2, "b": 1, "c": 1}
-    assert drawn_for_cells(picks, whole=True) == dict(Counter(picks))
+    picks = ("a", "b", "a", "c", "a", "d", *"efghijklm")
+    assert DRAWS == 4 and drawn_for_cells(picks, has_news=False) == {"a": 2, "b": 1, "c": 1}
+    assert drawn_for_cells(picks, has_news=True) == dict(Counter(picks[:DRAWS_AT_EVENT])) | {"a": 3}
 
 
 def test_the_first_round_asks_the_whole_grid_and_the_next_ones_part_of_it() -> None:
     runner = opened(engine())
     first, second = round_of(runner, 0), round_of(runner, 1)
     drawn = {m.comparison.reference.canary: m.comparison.draws for m in first.measurements if m.comparison.draws}
-    assert Counter(m.comparison.reference.canary for m in first.cells) == dict.fromkeys(drawn, 2)
-    assert {m.comparison.reference.canary: m.comparison.draws for m in first.cells} == drawn
+    had = {m.comparison.reference.canary: m.comparison.draws for m in first.cells}
+    assert Counter(m.comparison.reference.canary for m in first.cells) == dict.fromkeys(had, 2)
+    assert all(times <= drawn[name] for name, times in had.items())
+    assert sum(had.values()) == min(DRAWS_AT_EVENT, sum(drawn.values()))
     for factor in FACTORS:
-        assert sum(factor in m.comparison.modes for m in first.cells) == len(drawn)
+        assert sum(factor in m.comparison.modes for m in first.cells) == len(had)
     assert len({m.comparison.modes for m in first.cells}) == 8
     per_canary = {m.comparison.reference.canary: m.comparison.draws for m in second.cells}
     assert sum(per_canary.values()) == DRAWS
@@ -97,7 +99,8 @@ def test_an_event_asks_the_whole_grid_again() -> None:
     assert not runner.has_news()
     behind.toy.adapters["delta"] = "delta-v1"
     again = round_of(runner, 2)
-    assert sum(m.comparison.draws for m in again.cells) == 2 * sum(m.comparison.draws for m in again.measurements)
+    drawn = sum(m.comparison.draws for m in again.measurements)
+    assert sum(m.comparison.draws for m in again.cells) == 2 * min(DRAWS_AT_EVENT, drawn)
 
 
 def test_a_healthy_engine_answers_alike_in_every_mode() -> None:
@@ -140,12 +143,10 @@ def test_a_chat_endpoint_that_does_not_answer_is_said_and_left_out() -> None:
     round = round_of(opened(behind))
     assert round.facts[-1] == "what it answers at its chat endpoint is not known: no chat template"
     assert not [m for m in round.cells if CHAT in m.comparison.modes]
-    drawn = [m for m in round.measurements if m.comparison.draws]
-    assert len(round.cells) == 2 * len(drawn)
+    had = Counter(m.comparison.reference.canary for m in round.cells)
+    assert set(had.values()) == {2}
     for factor in (STREAMED, WARM):
-        assert {m.comparison.reference.canary for m in round.cells if factor in m.comparison.modes} == {
-            m.comparison.reference.canary for m in drawn
-        }
+        assert {m.comparison.reference.canary for m in round.cells if factor in m.comparison.modes} == set(had)
 
 
 def test_what_was_written_is_compared_up_to_its_first_other_token() -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from detectors.records import Floats
+from detectors.records import Floats, Mode
 from examples.engines.llama_cpp.convert import write_adapter, write_base
 from examples.engines.llama_cpp.llama_server import llama_server
 from examples.engines.llama_cpp.tiny_llama import byte_level_base
@@ -125,6 +125,22 @@ def test_a_walk_computes_its_prompt_twice_and_no_more(address: Address, engine: 
 def computed(address: Address) -> float:
     """Tokens of prompts that were not taken from a cache, since the server started."""
     return samples(httpx.get(f"{address.url}/metrics").text)["llamacpp:prompt_tokens_total"][0]
+
+
+def test_what_it_writes_from_its_cache_is_what_it_writes_without_and_what_it_scores(
+    engine: Engine, folder: Path
+) -> None:
+    """Also after the base and another adapter had the slot with the same prompt."""
+    assert engine.capabilities().modes == (Mode.WARM,)
+    prompt = PROMPT * 12
+    for model in (base_name(folder), "tone", "router", "router"):
+        engine.generate(Request(model, prompt, 5, warm=True), 1)
+    warm, cold = (engine.generate(Request("router", prompt, 5, warm=warm), 6) for warm in (True, False))
+    assert (warm.cached or 0) > len(prompt) // 2 and cold.cached == 0
+    assert np.array_equal(warm.listed.tokens, cold.listed.tokens)
+    assert np.abs(warm.listed.of_tokens - cold.listed.of_tokens).max() < FLOAT16_KEYS
+    scores = engine.score(Request("router", prompt, 5), cold.listed.tokens.tolist(), Route.WALK)
+    assert np.abs(scores.listed.of_tokens - cold.listed.of_tokens).max() < FLOAT16_KEYS
 
 
 def test_a_cache_that_another_adapter_computed_between_two_steps_is_not_used(
