@@ -1,5 +1,5 @@
 -- Is everything still being monitored: agents that went silent or judge nothing, adapters without a measured round?
--- Ask it when all is green for long: is anybody still measuring?
+-- Ask it when all is green for long, to know whether anybody still measures.
 -- minutes = 5: silence that is too long
 -- hours = 168: how far back something may last have been seen
 WITH now64(3) AS present

@@ -41,7 +41,9 @@ def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.C
         "state_claims",
     }
     wanted |= {"states", "state_claims", "counted", "watching", "files_replays"}
-    assert tables == wanted | {"incident_pods", "counted_by_counts", "counted_by_batches"}, "the last ones are views"
+    assert tables == wanted | {"incidents", "incident_pods", "counted_by_counts", "counted_by_batches"}, (
+        "the last ones are views"
+    )
 
 
 @embedded
