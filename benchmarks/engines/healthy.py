@@ -2,6 +2,8 @@
 
 The engine is asked all canaries once in each; then 1,000 rounds by the default settings, a week of them, are drawn from
 these answers, each round from one configuration drawn at random. As in benchmarks/engines/llama_cpp.py otherwise.
+Where the configurations answer alike to the last bit, as those of the random model did on one thread, no page says
+nothing: the largest distance between two of them stands beside it.
 """
 
 from __future__ import annotations
@@ -66,5 +68,6 @@ def _figures(engine: Recorded, served: Served, rounds: int) -> list[Figure]:
         at_most(f"{of}: rounds that page", paged, "rounds", 0),
         share(f"{of}: share that pages", paged, rounds),
         context(f"{of}: rounds that are not healthy", others, "rounds"),
+        context(f"{of}: largest distance between two configurations, of one token", engine.apart(), "nats"),
         context(f"{of}: largest distance of a round's retention from 1", farthest, ""),
     ]

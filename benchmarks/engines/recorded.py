@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import numpy as np
+
+from detectors.records import Floats
 from probes.serving.engine import (
     Answered,
     Between,
@@ -28,11 +31,19 @@ class Recorded:
     def __init__(self) -> None:
         self.configuration = ""
         self._engines: dict[str, Engine] = {}
-        self._answers: dict[Hashable, object] = {}
+        self._answers: dict[tuple[str, Any], object] = {}
 
     def add(self, configuration: str, engine: Engine) -> None:
         """engine: answers what was not asked in this configuration yet, for as long as it is asked"""
         self.configuration, self._engines[configuration] = configuration, engine
+
+    def apart(self) -> float:
+        """The largest distance between what two configurations say of one token that both scored, in nats."""
+        scored: dict[Hashable, list[Floats]] = {}
+        for (_, key), answer in self._answers.items():
+            if isinstance(answer, Answered) and key[0] == "score":
+                scored.setdefault(key, []).append(answer.listed.of_tokens)
+        return max((float(np.ptp(np.stack(same), axis=0).max()) for same in scored.values()), default=0.0)
 
     def capabilities(self) -> Capabilities:
         return self._once("capabilities", lambda engine: engine.capabilities())
