@@ -20,7 +20,7 @@ from agent.alerting.checkpoint import VERSION, StateFile
 from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet, GoneState, SentIncident
 from agent.alerting.incidents import reenrolled, step_round
 from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
-from agent.alerting.judged_state import JudgedState, subjects_of
+from agent.alerting.judged_state import JudgedState, replayed, subjects_of
 from agent.alerting.notice import dedup_key, state_key
 from agent.alerting.notice_text import day_of
 from agent.alerting.rounds_due import judged_by_nobody, not_judged
@@ -182,7 +182,7 @@ class Judge:
         verdicts = [
             not_judged(subject, base, missed[base], why, now)
             for base in self._known(missed)
-            for subject in subjects_of(base, self._bases.adapters[base])
+            for subject in replayed(base, self._bases.adapters[base])
         ]
         return self._unjudged(verdicts, now)
 
@@ -192,7 +192,7 @@ class Judge:
             [
                 judged_by_nobody(subject, base, now)
                 for base, adapters in bases.items()
-                for subject in subjects_of(base, adapters)
+                for subject in replayed(base, adapters)
             ],
             now,
         )

@@ -20,6 +20,12 @@ def subjects_of(base: str, adapters: Sequence[str]) -> list[Subject]:
     return [*own, *((SubjectKind.ADAPTER, name) for name in adapters)]
 
 
+def replayed(base: str, adapters: Sequence[str]) -> list[Subject]:
+    """Of these, what rounds of canaries are about. Nobody has to ask for a base: that nothing is known of requests
+    which name it says nothing, and no later round would take it back."""
+    return [subject for subject in subjects_of(base, adapters) if subject[0] is not SubjectKind.BASE_REQUESTS]
+
+
 @dataclass(slots=True)
 class JudgedState:
     """monitor: evidence and incidents; alerts: state key -> what was last reported

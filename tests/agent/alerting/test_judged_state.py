@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 from agent.alerting.alert_state import AlertState
-from agent.alerting.judged_state import JudgedState
+from agent.alerting.judged_state import JudgedState, replayed, subjects_of
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
+from detectors.records import SubjectKind
 from detectors.verdicts.incident import Rules
 from tests.detectors.synthetic import ADAPTERS, make_base_round
 
@@ -50,3 +51,11 @@ def test_it_comes_back_as_it_was_saved_and_from_files_that_do_not_say_when_a_bas
     del saved["judged_at"], saved["judged"]
     former = JudgedState.from_json(saved, Monitor(RULES))
     assert (former.judged, former.judged_at) == ({}, {})
+
+
+def test_rounds_of_canaries_are_about_the_base_and_its_adapters_and_not_about_requests_that_name_it() -> None:
+    """Where none is judged nobody can tell of these; nobody has to ask for the base, and no round would take it back."""
+    assert replayed("smol", ["router"]) == [(SubjectKind.BASE, "smol"), (SubjectKind.ADAPTER, "router")]
+    assert set(subjects_of("smol", ["router"])) - set(replayed("smol", ["router"])) == {
+        (SubjectKind.BASE_REQUESTS, "smol")
+    }
