@@ -93,18 +93,26 @@ def is_apart(measurement: Measurement, tolerances: Tolerances) -> bool:
 
 def mode_scores(round: Round, tolerances: Tolerances) -> dict[Mode, Bools]:
     """Mode -> (n,) the score of each draw that was had in it, of the modes that the round has; a canary drawn twice
-    counts twice."""
-    by_mode: dict[Mode, dict[str, list[Measurement]]] = defaultdict(lambda: defaultdict(list))
-    for measurement in round.cells:
-        for mode in measurement.comparison.modes:
-            by_mode[mode][measurement.comparison.reference.canary].append(measurement)
-    return {mode: _scores(by_mode[mode], tolerances) for mode in Mode if mode in by_mode}
+    counts twice. In a mode whose noise was measured no answer counts that was had in another one whose noise was not:
+    its noise would be taken for theirs."""
+    in_modes = {mode: _that_count(round, mode) for mode in Mode}
+    return {mode: _scores(_by_canary(cells), tolerances) for mode, cells in in_modes.items() if cells}
 
 
 def floors_known(round: Round, mode: Mode) -> bool:
     """Did the enrolment measure the noise of this mode? Without it, nothing in it may page."""
-    in_mode = [m for m in round.cells if mode in m.comparison.modes]
+    in_mode = _with(round.cells, mode)
     return bool(in_mode) and all(mode in m.comparison.reference.mode_floors for m in in_mode)
+
+
+def noise_known(cells: Sequence[Measurement]) -> list[Measurement]:
+    """Of these answers those in which the enrolment measured the noise of all that was chosen: LONG is not, it is a
+    property of the canary, and canaries with long prompts are in the sample of every other mode as in the pool."""
+    return [
+        m
+        for m in cells
+        if all(mode in m.comparison.reference.mode_floors for mode in m.comparison.modes if mode is not Mode.LONG)
+    ]
 
 
 def faulty_mode(cells: Sequence[Measurement], tolerances: Tolerances) -> Mode | None:
@@ -118,6 +126,18 @@ def faulty_mode(cells: Sequence[Measurement], tolerances: Tolerances) -> Mode | 
     contrasts = {mode: _contrast(cells, mode, tolerances) for mode in (*FACTORS, Mode.LONG)}
     mode = max(contrasts, key=lambda each: contrasts[each])
     return mode if contrasts[mode] >= 0.5 * _share(_with(cells, mode), tolerances) > 0 else Mode.WRITTEN
+
+
+def _that_count(round: Round, mode: Mode) -> list[Measurement]:
+    in_mode = _with(round.cells, mode)
+    return noise_known(in_mode) if floors_known(round, mode) else in_mode
+
+
+def _by_canary(cells: Sequence[Measurement]) -> dict[str, list[Measurement]]:
+    by_canary: dict[str, list[Measurement]] = defaultdict(list)
+    for measurement in cells:
+        by_canary[measurement.comparison.reference.canary].append(measurement)
+    return by_canary
 
 
 def _scores(by_canary: Mapping[str, Sequence[Measurement]], tolerances: Tolerances) -> Bools:

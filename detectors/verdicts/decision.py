@@ -31,6 +31,7 @@ from detectors.on_call_text import (
     SEVERAL_FAULTS,
 )
 from detectors.records import (
+    THE_FILES,
     BaseRound,
     Bools,
     Evidence,
@@ -90,7 +91,8 @@ def decide(
     draws = _counted(draw_scores(round, rules.tolerances), rules.tolerances.share)
     modes = of_modes(round, rules.tolerances)
     mode = incident.mode if incident.open else mode_at_fault(round, evidence, draws, rules)
-    ends_by = draws if mode is None else modes.get(mode)
+    # Of a base that is not asked of its engine any more no answer in a mode would ever come.
+    ends_by = draws if mode is None or round.answered_by == THE_FILES else modes.get(mode)
     good = draws.share <= draws.tolerated and not any(map(is_rare_in_a_mode, modes.values()))
     if incident.open and mode is not None:
         good = good and (ends_by is None or ends_by.share <= ends_by.tolerated)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detectors.canaries.mode_gap import faulty_mode, floors_known, mode_scores
+from detectors.canaries.mode_gap import faulty_mode, floors_known, mode_scores, noise_known
 from detectors.canaries.tolerance import Tolerances
 from detectors.on_call_text import DRAWS_APART, MODES
 from detectors.records import Evidence, Mode, Round
@@ -39,13 +39,14 @@ def is_rare_in_a_mode(draws: DrawCounts) -> bool:
 
 def mode_at_fault(round: Round, evidence: Evidence, draws: DrawCounts, rules: Rules) -> Mode | None:
     """Which mode an incident that opens now is about; None where none opens, and where the scored answers are at
-    fault, which are so in every mode.
+    fault, which are so in every mode. One that may not decide could not end it: then it is that of the evidence.
 
     evidence: the highest; draws: as scored
     """
     if evidence.log_e < rules.log_threshold or not evidence.stream or draws.share > draws.tolerated:
         return None
-    return faulty_mode(round.cells, rules.tolerances) or Mode(evidence.stream)
+    named = faulty_mode(noise_known(round.cells), rules.tolerances)
+    return named if named is not None and floors_known(round, named) else Mode(evidence.stream)
 
 
 def apart_in_words(modes: Mapping[Mode, DrawCounts]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from detectors.canaries.mode_gap import (
     is_apart,
     mode_scores,
     mode_shift,
+    noise_known,
 )
 from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances
@@ -129,3 +130,19 @@ def test_long_prompts_are_named_where_only_those_are_apart() -> None:
     short = [cell(0.0, modes, 0) for pair in PAIRS for modes in pair]
     long = [cell(1.0, (*modes, LONG), 2) for pair in PAIRS for modes in pair]
     assert faulty_mode([*short, *long], T) is LONG
+
+
+def test_noise_of_a_mode_that_was_never_measured_is_in_no_score_of_those_that_were() -> None:
+    """As of an engine whose chat endpoint answered nothing at the enrolment, and answers now."""
+
+    def without_chat(shift: float, modes: tuple[Mode, ...], canary: int) -> Measurement:
+        had = cell(shift, modes, canary)
+        floors = {mode: floor for mode, floor in had.comparison.reference.mode_floors.items() if mode is not CHAT}
+        known = replace(had.comparison.reference, mode_floors=floors)
+        return replace(had, comparison=replace(had.comparison, reference=known))
+
+    cells = [without_chat(float(CHAT in modes), modes, 2 * i) for i, pair in enumerate(PAIRS) for modes in pair]
+    scores = mode_scores(with_cells(*cells), T)
+    assert not any(scores[mode].any() for mode in (WRITTEN, STREAMED, WARM)) and scores[CHAT].all()
+    assert {mode: len(own) for mode, own in scores.items()} == {WRITTEN: 3, STREAMED: 2, CHAT: 3, WARM: 1}
+    assert [m.comparison.modes for m in noise_known(cells)] == [m for pair in PAIRS for m in pair if CHAT not in m]

@@ -10,7 +10,18 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
-from detectors.records import BaseRound, Cause, Measurement, Mode, Reason, Round, Status, SubjectKind, Verdict
+from detectors.records import (
+    THE_FILES,
+    BaseRound,
+    Cause,
+    Measurement,
+    Mode,
+    Reason,
+    Round,
+    Status,
+    SubjectKind,
+    Verdict,
+)
 from detectors.verdicts.incident import Incident, Rules
 from detectors.verdicts.modes import is_rare_in_a_mode, of_modes
 from detectors.verdicts.recovery import DrawCounts
@@ -103,6 +114,45 @@ def test_it_ends_by_draws_of_that_mode_and_not_without_any() -> None:
     assert verdicts[5].reason is Reason.RESOLVED
     _, verdicts = played(*rounds, *(in_pairs(number, WARM, canaries=4) for number in range(5, 9)))
     assert {verdict.reason for verdict in verdicts[5:]} == {Reason.STILL_DEGRADED}
+
+
+def without_floor(round: Round, unmeasured: Mode) -> Round:
+    def without(m: Measurement) -> Measurement:
+        floors = {mode: floor for mode, floor in m.comparison.reference.mode_floors.items() if mode is not unmeasured}
+        return replace(
+            m, comparison=replace(m.comparison, reference=replace(m.comparison.reference, mode_floors=floors))
+        )
+
+    return replace(round, cells=tuple(map(without, round.cells)))
+
+
+def test_a_mode_whose_noise_was_not_measured_pages_nobody_by_way_of_another() -> None:
+    monitor, verdicts = played(*(without_floor(in_pairs(number, CHAT), CHAT) for number in range(4)))
+    assert {verdict.status for verdict in verdicts} == {Status.HEALTHY} and not monitor.open_subjects
+
+
+def after_long_prompts(round: Round, apart: bool) -> Round:
+    """A pool with too few long prompts to measure LONG has them in every other mode."""
+    long = []
+    for m in round.cells[:16]:
+        modes = tuple(sorted((*m.comparison.modes, LONG)))
+        long.append(replace(m, mode_shift=float(apart), comparison=replace(m.comparison, modes=modes)))
+    return without_floor(replace(round, cells=(*long, *round.cells[16:])), LONG)
+
+
+def test_an_incident_is_of_a_mode_that_can_end_it() -> None:
+    rounds = [after_long_prompts(in_pairs(0, None), apart=True)]
+    rounds += [after_long_prompts(in_pairs(number, None), apart=False) for number in range(1, 8)]
+    _, verdicts = played(*rounds)
+    assert verdicts[0].reason is Reason.ALARM and verdicts[0].cause is Cause.SERVING_PATH
+    assert "where they are long" in verdicts[0].explanation
+    assert Reason.RESOLVED in [verdict.reason for verdict in verdicts]
+
+
+def test_one_ends_by_scored_draws_once_its_canaries_are_replayed_from_the_files() -> None:
+    rounds = [in_pairs(0, WARM), *(replace(in_pairs(n, None, canaries=0), answered_by=THE_FILES) for n in (1, 2, 3))]
+    _, verdicts = played(*rounds)
+    assert Reason.RESOLVED in [verdict.reason for verdict in verdicts]
 
 
 def test_few_draws_apart_are_in_the_words_and_a_rare_many_is_suspect() -> None:
