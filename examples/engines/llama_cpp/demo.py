@@ -44,7 +44,9 @@ from examples.engines.llama_cpp.llama_server import llama_server
 from examples.engines.llama_cpp.tiny_llama import byte_level_base, random_adapter
 
 BASE, ADAPTER = "tiny", "router"
-CANARIES, EVERY_S = 60, 5.0  # some end too early to be used, and 48 are needed
+# Some canaries end too early to be used, and 48 are needed. A round has to end before the next one, on a loaded machine
+# too.
+CANARIES, EVERY_S = 60, 15.0
 UNLIMITED = 10_000_000  # a minute: this engine has no users whom probes could hold up
 HEALTHY_ROUNDS, MOST_ROUNDS = 2, 4
 OK, FAILED = 200, 1

@@ -54,7 +54,7 @@ def test_it_comes_back_as_it_was_saved_and_from_files_that_do_not_say_when_a_bas
 
 
 def test_rounds_of_canaries_are_about_the_base_and_its_adapters_and_not_about_requests_that_name_it() -> None:
-    """Where none is judged nobody can tell of these; nobody has to ask for the base, and no round would take it back."""
+    """Where none is judged nobody can tell of these; nobody has to ask for the base, and no round takes it back."""
     assert replayed("smol", ["router"]) == [(SubjectKind.BASE, "smol"), (SubjectKind.ADAPTER, "router")]
     assert set(subjects_of("smol", ["router"])) - set(replayed("smol", ["router"])) == {
         (SubjectKind.BASE_REQUESTS, "smol")
