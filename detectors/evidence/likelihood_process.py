@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from detectors.evidence.alternative import Alternative
 from detectors.evidence.e_detector import LARGEST, SMALLEST
-from detectors.evidence.e_process_bank import EProcessBank
+from detectors.evidence.e_process_bank import EProcessBank, OnsetEstimate
 
 Doubles = NDArray[np.float64]
 # A stream's key: its adapter first, then what distinguishes the adapter's streams.
@@ -89,6 +89,19 @@ class LikelihoodProcesses(EProcessBank[Stream]):
     def _sort_by_adapter(self, new: Iterable[Stream]) -> None:
         for stream in new:
             self.by_adapter.setdefault(stream[0], []).append(stream)
+
+
+def onset_of(banks: Iterable[LikelihoodProcesses[Any]], subject: str) -> OnsetEstimate | None:
+    """Of the subject's stream with the highest level in any of these; None where there is none."""
+    estimates = [(bank.level(stream), bank.onset(stream)) for bank in banks for stream in bank.streams_of(subject)]
+    return max(estimates, key=lambda estimate: estimate[0], default=(0.0, None))[1]
+
+
+def restart_all(banks: Iterable[LikelihoodProcesses[Any]], subject: str) -> None:
+    """Every M of the subject in all of these back to 0."""
+    for bank in banks:
+        for stream in bank.streams_of(subject):
+            bank.restart(stream)
 
 
 def weights_of(own: Mapping[Alternative, float], others: Sequence[Alternative]) -> dict[Alternative, float]:

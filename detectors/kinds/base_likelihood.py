@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 from detectors.errors import Refused
 from detectors.evidence.alternative import Alternative
 from detectors.evidence.e_process_bank import OnsetEstimate
-from detectors.evidence.likelihood_process import LikelihoodProcesses, averaged, clipped_mixture
+from detectors.evidence.likelihood_process import (
+    LikelihoodProcesses,
+    averaged,
+    clipped_mixture,
+    onset_of,
+    restart_all,
+)
 from detectors.records import Evidence, SubjectKind
 from detectors.traffic_records import TrafficRound, TrafficScore
 
@@ -124,18 +130,11 @@ class Detector:
 
     def onset(self, subject: str) -> OnsetEstimate | None:
         """Of the stream with the highest level; None where there is none."""
-        estimates = [
-            (processes.level(stream), processes.onset(stream))
-            for processes in self._processes
-            for stream in processes.streams_of(subject)
-        ]
-        return max(estimates, key=lambda estimate: estimate[0], default=(0.0, None))[1]
+        return onset_of(self._processes, subject)
 
     def restart(self, subject: str) -> None:
         """Every M of one base back to 0."""
-        for processes in self._processes:
-            for stream in processes.streams_of(subject):
-                processes.restart(stream)
+        restart_all(self._processes, subject)
 
     def accept_adapter(self, adapter: str) -> None:
         """Another golden record of this adapter is in force, perhaps on another base: bets on and against the former

@@ -27,7 +27,13 @@ from detectors.evidence.alternative import (
 )
 from detectors.evidence.array_json import pack, unpack
 from detectors.evidence.e_process_bank import OnsetEstimate
-from detectors.evidence.likelihood_process import LikelihoodProcesses, averaged, clipped_mixture
+from detectors.evidence.likelihood_process import (
+    LikelihoodProcesses,
+    averaged,
+    clipped_mixture,
+    onset_of,
+    restart_all,
+)
 from detectors.evidence.profile_likelihood import AxisLikelihood, most_likely
 from detectors.records import Evidence, Interval, SubjectKind
 from detectors.traffic_records import TrafficRound, TrafficScore, by_adapter
@@ -233,20 +239,13 @@ class Detector:
 
     def onset(self, subject: str) -> OnsetEstimate | None:
         """Of the adapter's stream with the highest level; None where there is none."""
-        estimates = [
-            (processes.level(stream), processes.onset(stream))
-            for processes in self._processes
-            for stream in processes.streams_of(subject)
-        ]
-        return max(estimates, key=lambda estimate: estimate[0], default=(0.0, None))[1]
+        return onset_of(self._processes, subject)
 
     def restart(self, subject: str) -> None:
         """Every M of one adapter back to 0. What was estimated of its strength is forgotten too."""
         self.state.paths.pop(subject, None)
         self.state.earlier.pop(subject, None)
-        for processes in self._processes:
-            for stream in processes.streams_of(subject):
-                processes.restart(stream)
+        restart_all(self._processes, subject)
 
     def retention(self, subject: str) -> Interval | None:
         """Of the recent responses, older ones weighing less and less; None without any.
