@@ -155,8 +155,10 @@ def _pagerduty(config: Config) -> Iterator[Check]:
     if pagerduty is None:
         yield Check("pagerduty", True, "not configured: nobody is paged")
         return
-    key = pagerduty.routing_key_file
-    yield _tried("pagerduty key", lambda: _key(key), "a file with the 32-character integration key")
+    keys = {"pagerduty key": pagerduty.routing_key_file}
+    keys |= {f"pagerduty key of {owner}": file for owner, file in pagerduty.owners.items()}
+    for name, file in keys.items():
+        yield _tried(name, partial(_key, file), "a file with the 32-character integration key")
     yield _tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
 
 
