@@ -31,7 +31,7 @@ SHORTEST_KEEP_D = 8
 TIMES = {
     **dict.fromkeys(("verdicts", "evidence", "notices", "flips", "rounds", "comparisons"), "toDateTime(at)"),
     **dict.fromkeys(("interactions", "batches", "aside", "embeddings", "heartbeats"), "toDateTime(at)"),
-    **dict.fromkeys(("traffic_scores", "traffic_rounds", "calibrations"), "toDateTime(at)"),
+    **dict.fromkeys(("traffic_scores", "traffic_rounds", "calibrations", "files_replays"), "toDateTime(at)"),
     "request_counts": "minute",
 }
 

@@ -16,14 +16,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from detectors.canaries.kl_divergence import with_zero_pads
-from detectors.canaries.retention import PreparedReference, prepare, unprepared
+from detectors.canaries.retention import PreparedReference, energy, measure, prepare, unprepared
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Bools, Measurement, Mode, Reference, Round, Summary
+from detectors.records import Bools, Comparison, Measurement, Mode, Reference, Round, Summary
 
 # Of the tolerance on an adapter, what a mode may be apart beyond noise: nothing benign but noise is in it.
 TOLERATED = 0.2
@@ -33,6 +33,7 @@ NOISE = 2.0
 LEAST_FLOOR = 1e-3
 # Modes that one request chooses; the others follow from the canary, or hold in every cell.
 FACTORS = (Mode.STREAMED, Mode.CHAT, Mode.WARM)
+FIGURES = tuple(f.name for f in fields(Measurement) if f.name not in ("comparison", "finite", "bands"))
 
 
 def mode_shift(reference: PreparedReference, served: Summary, scored: Summary) -> float:
@@ -77,6 +78,16 @@ def in_modes(answer: Measurement, scored: Measurement) -> Measurement:
     if not (answer.finite and scored.finite):
         return answer
     return replace(answer, mode_shift=mode_shift(reference, answer.comparison.served, scored.comparison.served))
+
+
+def measured_in_modes(comparison: Comparison, scored: Measurement) -> Measurement:
+    """An answer had in modes in numbers, with that distance. Where the adapter has no effect on what was written there
+    are no other figures, and ``finite`` is False: it scores as any other, and no diagnosis rests on it."""
+    if energy(comparison.reference) > 0:
+        return in_modes(measure(replace(comparison, reference=prepare(comparison.reference))), scored)
+    nothing = replace(scored, comparison=comparison, finite=False, bands=(), **dict.fromkeys(FIGURES, math.nan))
+    whole = prepare(scored.comparison.reference)
+    return replace(nothing, mode_shift=mode_shift(whole, comparison.served, scored.comparison.served))
 
 
 def is_apart(measurement: Measurement, tolerances: Tolerances) -> bool:

@@ -183,12 +183,16 @@ def enough(counts: ResponseCounts) -> bool:
 def measured(blank: Verdict, step: Step, responses: ResponseSummary) -> Verdict:
     """The verdict of a round with scored responses after its step."""
     share = responses.against / responses.scored
-    return replace(report(blank, step, in_words(responses)), share_beyond=share, share_of=ShareOf.RESPONSES)
+    words = in_words(responses, blank.subject_kind)
+    return replace(report(blank, step, words), share_beyond=share, share_of=ShareOf.RESPONSES)
 
 
-def in_words(responses: ResponseSummary) -> str:
+def in_words(responses: ResponseSummary, about: SubjectKind) -> str:
     """ "12 responses scored (340 tokens), 0 clearly not from the accepted adapter"."""
-    scored = RESPONSES_SCORED.format(scored=responses.scored, tokens=responses.tokens, against=responses.against)
+    what = "base" if about is SubjectKind.BASE_REQUESTS else "adapter"
+    scored = RESPONSES_SCORED.format(
+        scored=responses.scored, tokens=responses.tokens, against=responses.against, what=what
+    )
     if not responses.unscored:
         return scored
     return RESPONSES_ALSO_UNSCORED.format(scored_in_words=scored, unscored=responses.unscored, why=responses.why)

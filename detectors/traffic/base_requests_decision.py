@@ -1,8 +1,9 @@
 """What is decided from sampled responses to requests that name the base itself? Pure.
 
 The counterpart of adapter_decision.py, with the same incident: it opens at an alarm and ends by good rounds and by as
-many good responses as make a chance of all faulty ones having been missed at most 5 %. It is a subject of its own,
-beside the base that the adapters share: neither speaks for the other.
+many good responses as make a chance of all faulty ones having been missed at most 5 %, where faulty ones show by
+themselves. A fault of which no response does is over after two good rounds, and alarms again. It is a subject of its
+own, beside the base that the adapters share: neither speaks for the other.
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ from itertools import combinations
 
 import numpy as np
 
-from detectors.canaries.mode_gap import FACTORS, beginning, in_modes
-from detectors.canaries.retention import measure, prepare
+from detectors.canaries.mode_gap import FACTORS, beginning, measured_in_modes
 from detectors.on_call_text import MODES
 from detectors.records import Comparison, Ints, Measurement, Mode, Summary
 from probes.canaries.replay_pairs import ReplayPair
@@ -171,5 +170,5 @@ def _measured(pair: ReplayPair, scored: Measurement, times: int, modes: Cell, li
     base = Summary(z.log_probs[:n], z.rest[:n], z.top1[:n])
     summary, kept = summary_of(listed, reference.kept), reference.kept
     served = _censored_alike(summary, of_round.served, listed, kept, pair.adapter.forced[n - 1])
-    comparison = Comparison(of_round.adapter, prepare(reference), times, served, base, of_round.at, of_round.pod, modes)
-    return in_modes(measure(comparison), scored)
+    comparison = Comparison(of_round.adapter, reference, times, served, base, of_round.at, of_round.pod, modes)
+    return measured_in_modes(comparison, scored)

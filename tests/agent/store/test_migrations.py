@@ -113,7 +113,7 @@ def test_every_table_with_an_end_may_be_given_another(migrated: store.Client) ->
     assert set(migrations.keep(migrated, every)) == set(every)
     tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
     of_agents = {"goldens", "schema_version", "states", "state_claims", "counted", "watching"}
-    assert tables - set(every) == of_agents | {"incident_pods", "counted_by_counts", "counted_by_batches"}
+    assert tables - set(every) == of_agents | {"incident_pods", "incidents", "counted_by_counts", "counted_by_batches"}
 
 
 def test_a_time_of_keeping_that_the_account_may_not_set_stops_no_row(server: ClickHouseServer, database: str) -> None:

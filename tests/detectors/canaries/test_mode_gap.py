@@ -14,6 +14,7 @@ from detectors.canaries.mode_gap import (
     floors_known,
     in_modes,
     is_apart,
+    measured_in_modes,
     mode_scores,
     mode_shift,
     noise_known,
@@ -146,3 +147,16 @@ def test_noise_of_a_mode_that_was_never_measured_is_in_no_score_of_those_that_we
     assert not any(scores[mode].any() for mode in (WRITTEN, STREAMED, WARM)) and scores[CHAT].all()
     assert {mode: len(own) for mode, own in scores.items()} == {WRITTEN: 3, STREAMED: 2, CHAT: 3, WARM: 1}
     assert [m.comparison.modes for m in noise_known(cells)] == [m for pair in PAIRS for m in pair if CHAT not in m]
+
+
+def test_what_was_written_up_to_where_the_adapter_does_nothing_yet_has_a_distance_all_the_same() -> None:
+    plain, whole = reference("router", 0), measurement("router", 0, "healthy")
+    a, b = plain.golden_adapter, plain.golden_base
+    log_probs, rest = a.log_probs.copy(), a.rest.copy()
+    log_probs[0], rest[0] = b.log_probs[0], b.rest[0]
+    part = beginning(replace(plain, golden_adapter=replace(a, log_probs=log_probs, rest=rest)), 1)
+    base = Summary(b.log_probs[:1], b.rest[:1], b.top1[:1])
+    for fault, shift in (("healthy", 0.0), ("not_applied", None)):
+        answer = measured_in_modes(Comparison("router", part, 1, served(fault, positions=1), base, 0.0), whole)
+        assert not answer.finite and math.isnan(answer.retention), "no diagnosis rests on it"
+        assert answer.mode_shift == pytest.approx(0.0, abs=1e-6) if shift == 0.0 else answer.mode_shift > 0

@@ -53,6 +53,7 @@ def test_an_adapter_that_answers_for_the_base_is_named_and_its_own_requests_are_
     assert (alarm.cause, alarm.status) == (Cause.BASE_ANSWERED_BY_ADAPTER, Status.DEGRADED)
     assert alarm.share_of is ShareOf.RESPONSES and alarm.share_beyond == 1.0
     assert "requests that name the base smol fit router better than the accepted base" in alarm.explanation
+    assert "clearly not from the accepted base" in own(Monitor(RULES), 0, good()).explanation
     assert monitor.open_subjects == {(SubjectKind.BASE_REQUESTS, "smol")}
     after = verdicts(monitor, 10, bad(), responses.score(responses.FOR))
     assert after[SubjectKind.ADAPTER, "router"].status is Status.HEALTHY
