@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -234,8 +235,9 @@ def _handler(answer: Callable[[str, bytes], tuple[int, dict[str, Any]]]) -> type
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+            with suppress(ConnectionError):  # a client that waited no longer
+                self.end_headers()
+                self.wfile.write(raw)
 
         def log_message(self, format: str, *args: object) -> None:
             """Quiet: the body carries a routing key."""

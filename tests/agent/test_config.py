@@ -327,6 +327,11 @@ def test_a_base_that_is_no_hub_id_is_relative_to_the_file(tmp_path: Path, path: 
             "alerts.pagerduty.integration_key",
             "routing_key_file, the path of a file",
         ),
+        (
+            {"sinks": {"alertmanager": {"urls": ["http://a"], "token": "hunter2"}}},
+            "sinks.alertmanager.token",
+            "token_file",
+        ),
         ({"api_key": "hunter2"}, "api_key", "alerts.pagerduty.routing_key_file"),
         ({"alerts": {"pagerduty_api_token": "hunter2"}}, "alerts.pagerduty_api_token", "kafka.sasl_password_file"),
     ],
