@@ -2,7 +2,8 @@
 
 An alert is a state and not an event: every pod that judges a subject sends its own view under the same labels, and it
 ends where one of them says so and no other sends it again, or where all are gone for a while. So this follows verdicts,
-and not notices, which one pod sends for all. What it has open is kept on disk: a restart does not end it.
+and not notices, which one pod sends for all. What it has open is kept on disk: a restart does not end it. Where one pod
+ends what another still sends, Alertmanager shows it ended for up to a turn; its group_interval is longer than that.
 
 It fires from the alarm to the end of the incident. That an adapter cannot be judged fires after three silent rounds;
 that this comes again and again is not damped here, as it is in notices: that is for the route's grouping. Labels are
@@ -129,16 +130,17 @@ class Sink:
             self._watched = frozenset(finding.subjects)
 
     def flush(self) -> bool:
-        """True when what is open lies on disk."""
+        """Writes what is open to disk. True in any case: what the disk refuses comes again with the next verdict."""
         data = orjson.dumps({key: asdict(alert) for key, alert in self._open.items()})
-        if data == self._stored or (not self._stored and not self._open):
+        if data == (self._stored or b"{}"):
+            self._disk.end()
             return True
         try:
             _write(self._file, data)
         except OSError as error:
             wanted = "a folder with room; what is open ends in the case of a restart, until it is judged again"
             self._disk.begin(f"{self._file.name} in state_dir: {error.strerror}, wanted {wanted}")
-            return False
+            return True
         self._stored = data
         self._disk.end()
         return True

@@ -113,7 +113,10 @@ def to_message(notice: Notice, urgency: Urgency, pages: tuple[Link, ...]) -> dic
         *(_section(text) for text in words),
         *_fields(notice),
         *([_section("  |  ".join(f"<{page.href}|{_escaped(page.text)}>" for page in pages))] if pages else []),
-        {"type": "context", "elements": [_text("; ".join(filter(None, (*about, *_named(urgency)))), MAX_FIELD)]},
+        {
+            "type": "context",
+            "elements": [_text("; ".join(filter(None, (*about, *_named(notice, urgency)))), MAX_FIELD)],
+        },
     ]
     return {"text": _cut(summary, MAX_TEXT), "blocks": blocks}
 
@@ -129,7 +132,10 @@ def _order(notice: Notice) -> str:
     return f"First: {action}" if action and notice.kind is not NoticeKind.RESOLVE else ""
 
 
-def _named(urgency: Urgency) -> tuple[str, ...]:
+def _named(notice: Notice, urgency: Urgency) -> tuple[str, ...]:
+    """Of an incident that is open: its end names no cause, and a change is nobody's to mend."""
+    if notice.kind is not NoticeKind.TRIGGER:
+        return ()
     return (f"severity {urgency.severity.value}", f"owner {urgency.owner}" if urgency.owner else "")
 
 

@@ -210,3 +210,16 @@ def test_a_file_that_holds_no_alerts_is_set_aside(new_sink: Callable[..., Sink],
     sink = new_sink(HandClock())
     assert sink.status == (True, "0 alerts open, sent 0 times")
     assert (tmp_path / "alertmanager.damaged").exists()
+
+
+def test_a_disk_that_refuses_what_is_open_holds_up_nothing_and_says_so(
+    receivers: tuple[StandIn, StandIn], new_sink: Callable[..., Sink], tmp_path: Path
+) -> None:
+    (tmp_path / "alertmanager.new").mkdir()
+    sink = new_sink(HandClock())
+    sink.submit(ALARM)
+    assert sink.flush() and wait_until(lambda: len(receivers[0].requests) >= 1)
+    ok, words = sink.status
+    assert not ok and words.startswith("alertmanager.json in state_dir: Is a directory, wanted a folder with room")
+    (tmp_path / "alertmanager.new").rmdir()
+    assert sink.flush() and sink.status[0] and (tmp_path / "alertmanager.json").exists()

@@ -121,3 +121,8 @@ def test_a_webhook_that_is_gone_keeps_the_message_and_no_word_of_its_address(
     assert wait_until(lambda: not sink.status[0])
     assert sink.status[1].startswith("HTTP 404: is the webhook still there, and its channel?; 1 waiting")
     assert not any(b"hunter2" in file.read_bytes() for file in (tmp_path / "slack").iterdir())
+
+
+def test_an_end_names_neither_severity_nor_owner_because_it_names_no_cause() -> None:
+    end = message(findings.verdict(), NoticeReason.RECOVERED)["blocks"][-1]
+    assert end["elements"][0]["text"] == "the incident is over; gapwatch explain adapter/ticket-router"
