@@ -374,7 +374,9 @@ def _named_adapters(config: Config) -> dict[str, list[str]]:
 def _sinks(config: Config, telemetry: Telemetry, clock: Clock, board: Board) -> list[Sink]:
     """Every sink that the configuration switches on, in the order of ``sink_registry.in_order``."""
     group = config.consumer_group
-    surroundings = Surroundings(config.cluster, config.pod, config.state_dir, telemetry, clock, group, board)
+    surroundings = Surroundings(
+        config.cluster, config.pod, config.state_dir, telemetry, clock, group, board, config.alerts.policy
+    )
     return [sink_registry.load(name).Sink(own, surroundings) for name, own in sink_configs(config).items()]
 
 

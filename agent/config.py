@@ -27,7 +27,8 @@ from pydantic import (
 )
 
 from agent import config_errors, sink_registry, yaml_document
-from agent.alerting.pagerduty_address import address as pagerduty_address
+from agent.alerting.policy import Policy
+from agent.delivery.pagerduty_address import address as pagerduty_address
 from agent.errors import Refused, Unfit
 from agent.kafka.config import Config as KafkaConfig
 from agent.store.dsn import checked as store_address
@@ -341,13 +342,16 @@ class Scoring(Section):
 class PagerDuty(Section):
     """Where incidents go. routing_key_file: a mounted file with the 32-character integration key.
 
+    owners: an owner that the policy names -> such a file of the service of their own
     url: of the region, with or without the path that Alertmanager appends to it
     """
 
     routing_key_file: Path
+    owners: dict[str, Path] = Field(default_factory=dict)
     url: Annotated[str, AfterValidator(pagerduty_address)] = "https://events.pagerduty.com"
     dashboard_url: Link = ""
     runbook_url: Link = ""
+    status_url: Link = ""
 
 
 class Alerts(Section):
@@ -359,6 +363,7 @@ class Alerts(Section):
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
     golden_max_age: a golden record that is older is reported once, as a change event. None: none is too old
+    policy: how urgent an incident is, and whose, by its cause and by its adapter
     """
 
     false_pages_per_year: float = Field(default=1.0, gt=0)
@@ -366,6 +371,7 @@ class Alerts(Section):
     fleet_streams: int = Field(default=0, ge=0)
     tolerance_after_release: float = Field(default=0.25, gt=0, lt=1)
     golden_max_age: Duration | None = None
+    policy: Policy = Policy()
     pagerduty: PagerDuty | None = None
 
     @property
@@ -377,6 +383,14 @@ class Alerts(Section):
     def _fleet_is_counted_once(self) -> Alerts:
         if self.fleet_streams and (self.sidecars or 1) > 1:
             raise Unfit(f"fleet_streams {self.fleet_streams} and sidecars {self.sidecars}", "one of the two")
+        return self
+
+    @model_validator(mode="after")
+    def _every_owner_has_a_service(self) -> Alerts:
+        """What went to a name nobody has a key for would go to whoever gets what has no owner."""
+        if self.pagerduty and (without := sorted(self.policy.owners - set(self.pagerduty.owners))):
+            wanted = "a file with a routing key for each under pagerduty.owners"
+            raise Unfit(f"no service of {', '.join(without)}, whom the policy names", wanted)
         return self
 
 
@@ -464,6 +478,14 @@ class Config(Section):
         names = [adapter.name for model in self.models for adapter in model.adapters]
         if len(set(names)) != len(names):
             raise Unfit(f"{_twice(names)} twice", "adapter names unique over all models: traffic is assigned by them")
+        return self
+
+    @model_validator(mode="after")
+    def _policy_is_about_these_adapters(self) -> Config:
+        watched = {adapter.name for model in self.models for adapter in model.adapters}
+        if strange := sorted(set(self.alerts.policy.adapters) - watched):
+            names = ", ".join(map(shown_key, strange))
+            raise Unfit(f"a policy of {names}", f"names of adapters that are watched: {', '.join(sorted(watched))}")
         return self
 
     @model_validator(mode="after")
@@ -652,7 +674,9 @@ def missing_files(config: Config) -> list[Refused]:
     adapters may come later."""
     needed: list[tuple[str, Path | None]] = [("clickhouse.password_file", config.clickhouse.password_file)]
     if config.alerts.pagerduty:
-        needed.append(("alerts.pagerduty.routing_key_file", config.alerts.pagerduty.routing_key_file))
+        pagerduty = config.alerts.pagerduty
+        needed.append(("alerts.pagerduty.routing_key_file", pagerduty.routing_key_file))
+        needed += [(f"alerts.pagerduty.owners.{owner}", file) for owner, file in pagerduty.owners.items()]
     if config.kafka:
         files = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")
         needed += [(f"kafka.{name}", getattr(config.kafka, name)) for name in files]

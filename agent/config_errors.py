@@ -26,6 +26,8 @@ SECRET_FILES = {
     "clickhouse": "password_file",
     "alerts.pagerduty": "routing_key_file",
     "models.served": "token_file",
+    "sinks.alertmanager": "token_file",
+    "sinks.slack": "webhook_file",
 }
 # ${NAME}, $(NAME), $NAME and {{ name }}: of shells, Kubernetes and Helm; nothing expands them any more at this point.
 _PLACEHOLDER = re.compile(r"\$\{\w+[^}]*\}|\$\(\w+\)|\$[A-Z_][A-Z0-9_]+\b|\{\{.*?\}\}")

@@ -1,4 +1,4 @@
-"""What is every sink given beside its own settings: the agent's name, a folder, the metrics page and the clock.
+"""What is every sink given beside its own settings: the agent's name, a folder, metrics page, clock and page policy.
 
 A field that is added here is given to all sinks; assemble.py fills it in.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agent.alerting.policy import Policy
 from agent.clock import Clock
 from agent.status_page.board import Board
 from agent.telemetry import Telemetry
@@ -19,6 +20,7 @@ class Surroundings:
     telemetry: the metrics page, shared with the parts that report figures of their own
     consumer_group: of Kafka, by which this agent reads, "" without one
     board: what the status page shows
+    policy: how urgent an incident is, and whose it is
     """
 
     cluster: str = ""
@@ -28,3 +30,4 @@ class Surroundings:
     clock: Clock = field(default_factory=Clock)
     consumer_group: str = ""
     board: Board = field(default_factory=Board)
+    policy: Policy = field(default_factory=Policy)

@@ -1,6 +1,7 @@
 """What the on-call person's tools take: ``python -m benchmarks.on_call --json FILE [--quick] [--part NAME ...]``.
 
-Parts: status_page (first byte and size with 200 adapters). Exit code 0: all of it ran, whatever it showed.
+Parts: status_page (first byte and size with 200 adapters), receivers (200 incidents while PagerDuty is away, throttles,
+fails or is slow). Exit code 0: all of it ran, whatever it showed.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.figures import Figure, arguments, console, report, save, stored_figures
-from benchmarks.process import status_page
+from benchmarks.process import receivers, status_page
 
 SEED = 0
 
@@ -17,7 +18,10 @@ def main() -> None:
     options = arguments(__doc__ or "")
     figures: list[Figure] = []
     earlier = stored_figures(options.json) if options.part else []
-    parts: dict[str, Callable[[bool], list[Figure]]] = {"status_page": status_page.measure}
+    parts: dict[str, Callable[[bool], list[Figure]]] = {
+        "status_page": status_page.measure,
+        "receivers": receivers.measure,
+    }
     for name, measure in parts.items():
         if not options.part or name in options.part:
             console.print(f"{name} ...")

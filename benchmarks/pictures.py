@@ -21,6 +21,7 @@ import orjson
 from rich.console import Console
 from rich.panel import Panel
 
+from agent.alerting.policy import Policy
 from agent.cli.console import verdict_table
 from agent.demo.receiver import ReceivedIncident
 from agent.demo.story import page_text
@@ -162,7 +163,7 @@ def _notice(row: Mapping[str, Any], verdicts: Sequence[Verdict]) -> Notice:
 def _short(notice: Notice) -> Any:
     """The first lines of the page, as the demo shows it."""
     settings = pagerduty.Config(routing_key_file=Path("key"))
-    _, event = pagerduty.to_event(notice, settings, "gapwatch")
+    _, event = pagerduty.to_event(notice, settings, "gapwatch", Policy().of_notice(notice))
     details = event["payload"]["custom_details"]
     event["payload"]["custom_details"] = dict(list(details.items())[:SHOWN_DETAILS])
     text = page_text(ReceivedIncident(notice.dedup_key, "triggered", [event]))

@@ -701,6 +701,8 @@ SENT_BECAUSE = {
     "golden_old": "what it is compared with is older than you allow: look at whether its canaries still ask what users "
     "ask, and enrol it again (gapwatch enrol --replace)",
 }
+# n: of reopenings, at least 1
+REOPENED = "{n} in a row, each within a day of the end before; the good rounds that end it double each time"
 A_BASE = "base {name}"
 BASE_REQUESTS = "requests for base {name}"
 # Of a base of which some adapters are measured again, and too few to judge it.

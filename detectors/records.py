@@ -576,6 +576,7 @@ class Verdict:
     tolerated_change: how a healthy adapter differs from what was accepted by more than its noise, in words; "" for not
     explanation: what was observed; action: the first thing to do
     answered_by: who answered its canaries, as of its Round; files: beside them, where that was a serving engine
+    reopenings: of the incident that is open or was just ended: alarms in a row within a day of the end before
     """
 
     subject_kind: SubjectKind
@@ -608,6 +609,7 @@ class Verdict:
     good_responses: int | None = None
     answered_by: str = ""
     files: FilesCheck = FilesCheck()
+    reopenings: int = 0
 
     @property
     def is_of_engine(self) -> bool:

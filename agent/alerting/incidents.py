@@ -21,7 +21,7 @@ from agent.alerting.fleet import ALONE, Fleet, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, state_key, to_notice
 from agent.alerting.notice_text import VAGUE, headline
 from agent.records import Notice, NoticeReason
-from detectors.records import Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 
 # Reasons of a degraded verdict that show no new bad round.
 OPENS_NOTHING = (Reason.RECOVERING, Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
@@ -158,7 +158,7 @@ def _step(state: AlertState, look: _Look) -> tuple[AlertState, list[Notice]]:
     for step in (_step_incident, _step_blindness):
         state, reason = step(state, look)
         if reason is not None:
-            sent.append(_notice(look, reason, state.former_key))
+            sent.append(_notice(look, reason, state))
             state = state.after_notice(look.verdict, reason, look.now)
     return state, sent
 
@@ -172,9 +172,9 @@ def _ends_of_kept_pages(before: AlertState, state: AlertState, look: _Look, flee
     warning = fleet.incidents.get((blindness_key(look.cluster, *subject), True), nothing)
     ended = []
     if before.incident.is_open and not state.incident.is_open and page.kept_here and not look.degraded:
-        ended.append(_notice(look, over, False))
+        ended.append(_notice(look, over, AlertState()))
     if before.blindness.is_open and not state.blindness.is_open and warning.kept_here and look.measured:
-        ended.append(_notice(look, NoticeReason.CAN_TELL_AGAIN, False))
+        ended.append(_notice(look, NoticeReason.CAN_TELL_AGAIN, AlertState()))
     return ended
 
 
@@ -183,7 +183,7 @@ def _out_of_the_way(state: AlertState, look: _Look) -> tuple[AlertState, list[No
     it is ended first, unless that would end the page of another pod."""
     state, sent = _step(replace(state, blindness=Reported(at=look.now), former_key=False), look)
     swallows = any(notice.reason is NoticeReason.DEGRADED for notice in sent) and not look.shown_elsewhere
-    return state, [_notice(look, NoticeReason.CAN_TELL_AGAIN, True), *sent] if swallows else sent
+    return state, [_notice(look, NoticeReason.CAN_TELL_AGAIN, AlertState(former_key=True)), *sent] if swallows else sent
 
 
 def _step_incident(state: AlertState, look: _Look) -> tuple[AlertState, NoticeReason | None]:
@@ -234,9 +234,12 @@ def _is_silent(state: AlertState, verdict: Verdict) -> bool:
     return verdict.status is Status.UNMONITORABLE and silent and verdict.reason not in WAKES_NOBODY
 
 
-def _notice(look: _Look, reason: NoticeReason, former_key: bool) -> Notice:
-    notice = to_notice(look.verdict, reason, look.cluster, look.now)
-    if former_key and reason is NoticeReason.CAN_TELL_AGAIN:
+def _notice(look: _Look, reason: NoticeReason, state: AlertState) -> Notice:
+    verdict = look.verdict
+    if reason is NoticeReason.NO_LONGER_JUDGED:  # by itself it names none: the incident stays that of its cause
+        verdict = replace(verdict, cause=Cause(state.cause))
+    notice = to_notice(verdict, reason, look.cluster, look.now)
+    if state.former_key and reason is NoticeReason.CAN_TELL_AGAIN:
         subject = look.verdict.subject_kind, look.verdict.subject
         return replace(notice, dedup_key=dedup_key(look.cluster, *subject))
     return notice

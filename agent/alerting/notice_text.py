@@ -117,6 +117,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "canaries answered by": verdict.answered_by if verdict.is_of_engine else "",
         "onset": onset_words(verdict.onset) if verdict.onset else "",
         "last good to first bad round": _bad_since(verdict.onset),
+        "reopened": text.REOPENED.format(n=verdict.reopenings) if verdict.reopenings else "",
         "retention": _measured_retention(verdict),
         "retention over rounds": _over_rounds(verdict.retention_over_rounds),
         "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",

@@ -6,6 +6,7 @@ not repeat the text of a file that may hold a secret; programs read the keys of 
 
 from __future__ import annotations
 
+import re
 import secrets
 import socket
 import ssl
@@ -90,6 +91,7 @@ def _all(config: Config) -> Iterator[Check]:
     yield from _kafka(config)
     yield from _store(config)
     yield from _pagerduty(config)
+    yield from receiver_checks(config)
     yield from model_checks(config)
     yield from watcher_checks(config)
     yield from _agent(config)
@@ -155,9 +157,30 @@ def _pagerduty(config: Config) -> Iterator[Check]:
     if pagerduty is None:
         yield Check("pagerduty", True, "not configured: nobody is paged")
         return
-    key = pagerduty.routing_key_file
-    yield _tried("pagerduty key", lambda: _key(key), "a file with the 32-character integration key")
+    keys = {"pagerduty key": pagerduty.routing_key_file}
+    keys |= {f"pagerduty key of {owner}": file for owner, file in pagerduty.owners.items()}
+    for name, file in keys.items():
+        yield _tried(name, partial(_key, file), "a file with the 32-character integration key")
     yield _tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
+
+
+def receiver_checks(config: Config) -> Iterator[Check]:
+    """Those that are switched on under ``sinks``; nothing is sent to them."""
+    for url in config.sinks.get("alertmanager", {}).get("urls", ()):
+        yield _tried(
+            "alertmanager", partial(_reachable, url), "sinks.alertmanager.urls, and egress to this host and port"
+        )
+    if webhook := config.sinks.get("slack", {}).get("webhook_file"):
+        wanted = "sinks.slack.webhook_file: a file with the https:// address of a webhook, and egress to its host"
+        yield _tried("slack", lambda: _webhook(webhook), wanted)
+
+
+def _webhook(file: Path) -> str:
+    """By its host alone: the rest of the address is the secret, and no message may repeat it."""
+    host = re.match(r"https://([\w.-]+)/", file.read_text(encoding="utf-8"))
+    if host is None:
+        raise ValueError("a text that is no such address")
+    return _reachable(f"https://{host[1]}")
 
 
 def _key(file: Path) -> str:

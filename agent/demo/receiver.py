@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -41,6 +42,10 @@ class ReceivedIncident:
         """Of the newest trigger."""
         summaries = [event["payload"]["summary"] for event in self.events if event["event_action"] == "trigger"]
         return str(summaries[-1])
+
+    def is_of(self, routing_key: str, dedup_key: str) -> bool:
+        """A dedup key is one of the service that its routing key belongs to."""
+        return self.dedup_key == dedup_key and self.events[0]["routing_key"] == routing_key
 
 
 class Receiver:
@@ -129,12 +134,14 @@ class Receiver:
     def _take(self, event: dict[str, Any]) -> str:
         """Opens, adds to, or closes an incident. A resolve of an unknown key is accepted and does nothing."""
         key = event.get("dedup_key") or uuid.uuid4().hex
-        active = next((i for i in self._incidents if i.dedup_key == key and i.status != "resolved"), None)
+        active = next(
+            (i for i in self._incidents if i.is_of(event["routing_key"], key) and i.status != "resolved"), None
+        )
         action = event["event_action"]
         if active is None and action == "trigger":
-            active = ReceivedIncident(key, "triggered")
+            active = ReceivedIncident(key, "triggered", [event])
             self._incidents.append(active)
-        if active is not None:
+        elif active is not None:
             active.events.append(event)
             active.status = {"resolve": "resolved", "acknowledge": "acknowledged"}.get(action, active.status)
         return str(key)
@@ -228,8 +235,9 @@ def _handler(answer: Callable[[str, bytes], tuple[int, dict[str, Any]]]) -> type
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(raw)))
-            self.end_headers()
-            self.wfile.write(raw)
+            with suppress(ConnectionError):  # a client that waited no longer
+                self.end_headers()
+                self.wfile.write(raw)
 
         def log_message(self, format: str, *args: object) -> None:
             """Quiet: the body carries a routing key."""

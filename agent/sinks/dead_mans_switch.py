@@ -19,7 +19,7 @@ import httpx
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from agent.alerting.pagerduty_address import ENQUEUE
+from agent.delivery.pagerduty_address import ENQUEUE
 from agent.records import Finding, Heartbeat
 from agent.surroundings import Surroundings
 from agent.trouble import Trouble

@@ -46,6 +46,7 @@ def report(blank: Verdict, step: Step, figures: str, action: str = "") -> Verdic
         action=incident.action if degraded else action,
         good_in_a_row=step.after.good_in_a_row,
         silent_in_a_row=step.after.silent_in_a_row,
+        reopenings=incident.reopenings if degraded or step.reason is Reason.RESOLVED else 0,
     )
 
 

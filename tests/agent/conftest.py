@@ -1,4 +1,4 @@
-"""Stores for the tests of agent/: the embedded engine, and a ClickHouse server over it.
+"""Stores for the tests of agent/: the embedded engine, and a ClickHouse server over it; and a disk without room.
 
 A process can have one engine folder open at a time. Each module uses its own folder and closes it at the end; each test
 uses its own database.
@@ -7,7 +7,9 @@ uses its own database.
 from __future__ import annotations
 
 import itertools
+import subprocess
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -59,3 +61,20 @@ def migrated(dsn: str, connect: Callable[[str], store.Client]) -> store.Client:
     client = connect(dsn)
     migrations.migrate(client)
     return client
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MB on which ``filler`` has left no room for more than a folder."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True, text=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    try:
+        (disk / "filler").write_bytes(b"0" * 900_000)
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

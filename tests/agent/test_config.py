@@ -57,6 +57,26 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         ({"probes": {"token_budget_per_round": 1}}, "probes.token_budget_per_round", "greater than or equal to 64"),
         ({"alerts": {"sidecars": 0}}, "alerts.sidecars", "greater than or equal to 1"),
         ({"alerts": {"sidecars": 2, "fleet_streams": 9}}, "alerts", "one of the two"),
+        (
+            {"alerts": {"policy": {"adapters": {"A": {"severity": "critical"}}}}},
+            "",
+            "saw a policy of A, wanted names of adapters that are watched: a",
+        ),
+        (
+            {"alerts": {"policy": {"causes": {"ignored": {"owner": "x"}}}}},
+            "alerts.policy.causes",
+            "saw ignored, wanted one of: adapter_not_applied, base_swapped",
+        ),
+        (
+            {
+                "alerts": {
+                    "policy": {"causes": {"base_swapped": {"owner": "x"}}},
+                    "pagerduty": {"routing_key_file": "k"},
+                }
+            },
+            "alerts",
+            "saw no service of x, whom the policy names, wanted a file with a routing key for each",
+        ),
         ({"clickhouse": {"keep": {"goldens": "90d"}}}, "clickhouse", "tables among: aside, batches"),
         ({"clickhouse": {"keep": {"rounds": "7d"}}}, "clickhouse.keep.rounds", "whole days, 8d or more"),
         ({"clickhouse": {"keep": {"rounds": "200h"}}}, "clickhouse.keep.rounds", "saw 8.33333 days"),
@@ -173,7 +193,7 @@ def test_a_hub_id_is_left_alone_and_a_local_folder_is_anchored(tmp_path: Path) -
         (
             {"sinks": {"pigeon": {}}},
             "sinks.pigeon",
-            "this key, wanted one of: clickhouse, dead_mans_switch, memory",
+            "this key, wanted one of: alertmanager, clickhouse, dead_mans_switch",
         ),
         (
             {"sinks": {"memory": {"keep": 0}}},
@@ -224,6 +244,17 @@ def test_a_wrong_file_gets_one_line_with_the_place_and_what_was_wanted(
     assert "\n" not in said
     assert place in said
     assert wanted in said
+
+
+def test_an_owners_key_is_a_file_beside_the_configuration_that_must_be_there(tmp_path: Path) -> None:
+    alerts = {
+        "policy": {"causes": {"base_swapped": {"owner": "models"}}},
+        "pagerduty": {"routing_key_file": "k", "owners": {"models": "m"}},
+    }
+    config = load(written(tmp_path, GOOD | {"alerts": alerts}))
+    assert config.alerts.pagerduty is not None and config.alerts.pagerduty.owners == {"models": tmp_path / "m"}
+    places = [str(missing) for missing in missing_files(config)]
+    assert any(place.startswith("alerts.pagerduty.owners.models: ") for place in places)
 
 
 @pytest.mark.parametrize(
@@ -295,6 +326,11 @@ def test_a_base_that_is_no_hub_id_is_relative_to_the_file(tmp_path: Path, path: 
             {"alerts": {"pagerduty": {"routing_key_file": "k", "integration_key": "hunter2"}}},
             "alerts.pagerduty.integration_key",
             "routing_key_file, the path of a file",
+        ),
+        (
+            {"sinks": {"alertmanager": {"urls": ["http://a"], "token": "hunter2"}}},
+            "sinks.alertmanager.token",
+            "token_file",
         ),
         ({"api_key": "hunter2"}, "api_key", "alerts.pagerduty.routing_key_file"),
         ({"alerts": {"pagerduty_api_token": "hunter2"}}, "alerts.pagerduty_api_token", "kafka.sasl_password_file"),

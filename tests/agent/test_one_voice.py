@@ -18,6 +18,7 @@ import pytest
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.judge import Judge
 from agent.alerting.notice import to_notice
+from agent.alerting.policy import Policy
 from agent.demo.receiver import ReceivedIncident, Receiver
 from agent.records import Finding, Notice, NoticeReason
 from agent.sinks.pagerduty import Config, to_event
@@ -148,7 +149,7 @@ class World:
             self.sent.append((pod, notice.reason.value, notice.dedup_key))
             if not self.pager_answers:
                 continue
-            path, body = to_event(notice, Config(routing_key_file=Path("key")), pod)
+            path, body = to_event(notice, Config(routing_key_file=Path("key")), pod, Policy().of_notice(notice))
             answer = httpx.post(self.receiver.url + path, json={"routing_key": "k" * 32, **body})
             assert answer.status_code == 202, answer.text
 

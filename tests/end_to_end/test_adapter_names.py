@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE
 from agent.alerting.judge import Judge
+from agent.alerting.policy import Policy
 from agent.assemble import monitor_of
 from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.config import Config, load
@@ -112,7 +113,7 @@ def test_it_pages_once_under_its_own_key_within_pagerdutys_rules(config: Config,
     assert notice.dedup_key == f"gapwatch/a/b/adapter/{NAME}"
     assert notice.details["query since"] == f"gapwatch query since -p 'subject={NAME}'"
     settings = pagerduty.Config(routing_key_file=config.state_dir / "key")
-    path, body = pagerduty.to_event(notice, settings, "pod-0")
+    path, body = pagerduty.to_event(notice, settings, "pod-0", Policy().of_notice(notice))
     assert violations(path, json.dumps({"routing_key": KEY, **body}).encode()) == []
     assert body["payload"]["component"] == NAME
 

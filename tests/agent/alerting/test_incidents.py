@@ -383,6 +383,18 @@ def test_a_takeover_names_the_incident_that_must_be_sent_first() -> None:
     assert (page.after, base.after, over.after) == ("", "", BASE_KEY)
 
 
+def test_an_incident_that_is_no_longer_judged_stays_that_of_its_cause() -> None:
+    """Its owner and its runbook are those of the cause; the round that shows nothing names none."""
+    blind = verdict(Status.UNMONITORABLE)
+    states: dict[str, AlertState] = {}
+    sent = []
+    for verdicts in counted([NAMED], *[[blind]] * SILENT_ROUNDS):
+        states, notices = step_round(states, verdicts, FIXED, "prod")
+        sent += [(notice.reason, notice.verdict.cause) for notice in notices]
+    assert sent == [(NoticeReason.DEGRADED, NAMED.cause), (NoticeReason.NO_LONGER_JUDGED, NAMED.cause)]
+    assert NAMED.cause is not Cause.NONE
+
+
 def test_a_new_release_ends_the_incident_with_its_reason() -> None:
     states, _ = step_round({}, [alarm()], FIXED, "prod")
     key = state_key(SubjectKind.ADAPTER, ROUTER)

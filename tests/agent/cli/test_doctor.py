@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.cli.doctor import Check, cpu_check, model_checks, watcher_checks
+from agent.cli.doctor import Check, cpu_check, model_checks, receiver_checks, watcher_checks
 from agent.config import Config, load
 from agent.records import Watching
 from agent.store import client as store
 from agent.store.table_rows import Origin
 from probes.golden.archive import save
 from tests.agent.findings import heartbeat
+from tests.agent.stand_in import StandIn
 from tests.agent.store.stored import insert
 from tests.probes.goldens import golden
 from tests.probes.tiny import tiny_adapter, tiny_base
@@ -270,3 +271,13 @@ def test_a_canary_file_that_was_edited_after_the_enrolment_is_named(config: Conf
     stale = checks(edited)["canaries router"]
     assert not stale.ok and stale.result == "the file is not what is replayed; not in the golden record: new"
     assert stale.wanted.startswith("gapwatch enrol router --replace")
+
+
+def test_receivers_beside_pagerduty_are_looked_at_and_a_webhook_is_not_repeated(config: Config, tmp_path: Path) -> None:
+    (tmp_path / "webhook").write_text("http://hooks.example:hunter2/services")
+    with StandIn() as stand_in:
+        sinks = {"alertmanager": {"urls": (stand_in.url,)}, "slack": {"webhook_file": tmp_path / "webhook"}}
+        by_part = {check.part: check for check in receiver_checks(config.model_copy(update={"sinks": sinks}))}
+        assert by_part["alertmanager"].ok and by_part["alertmanager"].result.endswith(" answers")
+    assert (by_part["slack"].ok, by_part["slack"].result) == (False, "a text that is no such address")
+    assert "sinks.slack.webhook_file" in by_part["slack"].wanted and stand_in.requests == []

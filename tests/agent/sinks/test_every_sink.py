@@ -17,6 +17,7 @@ from agent.demo.receiver import Receiver
 from agent.records import Finding
 from agent.surroundings import Surroundings
 from tests.agent import findings
+from tests.agent.stand_in import StandIn
 
 NAMES = sorted(file.stem for file in Path(agent.sinks.__path__[0]).glob("*.py") if file.stem != "__init__")
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
@@ -27,8 +28,12 @@ def settings(tmp_path: Path, dsn: str) -> Iterator[dict[str, dict[str, Any]]]:
     """Required settings of each sink, by its name; a sink with defaults for everything needs no line here."""
     key = tmp_path / "key"
     key.write_text(ROUTING_KEY)
-    with Receiver() as receiver:
+    webhook = tmp_path / "webhook"
+    with Receiver() as receiver, StandIn() as stand_in:
+        webhook.write_text(stand_in.url)
         yield {
+            "alertmanager": {"urls": [stand_in.url]},
+            "slack": {"webhook_file": webhook},
             "clickhouse": {"dsn": dsn},
             "pagerduty": {"routing_key_file": key, "url": receiver.url},
             "dead_mans_switch": {"kind": "pagerduty", "secret_file": key, "url": receiver.url},

@@ -17,20 +17,24 @@ from pydantic import ValidationError
 from structlog.testing import capture_logs
 
 from agent.alerting.notice import KINDS, to_notice
-from agent.alerting.outbox import Outbox
-from agent.alerting.pagerduty_address import CHANGE, ENQUEUE
+from agent.alerting.policy import Policy, Rule, Severity
 from agent.clock import Clock, HandClock
+from agent.delivery.outbox import Outbox
+from agent.delivery.pagerduty_address import CHANGE, ENQUEUE
+from agent.delivery.sender import LOOK_S
 from agent.demo.receiver import Receiver, violations
 from agent.records import Notice, NoticeKind, NoticeReason
-from agent.sinks.pagerduty import LOOK_S, Config, Sink, to_event
+from agent.sinks.pagerduty import Addressed, Config, Sink, addressed, to_event
 from agent.surroundings import Surroundings
-from detectors.records import Reason, Status, SubjectKind
+from detectors.records import Cause, Reason, Status, SubjectKind
 from tests.agent import findings
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE
 from tests.agent.golden_file import assert_golden
 
 ROOT = Path(__file__).resolve().parents[3]
 KEY = "0123456789abcdef0123456789abcdef"
+PLATFORM_KEY = "fedcba9876543210fedcba9876543210"
+NO_POLICY = Policy()
 CHANGES = {reason for reason in NoticeReason if KINDS[reason] is NoticeKind.CHANGE}
 
 
@@ -46,6 +50,10 @@ def notice(
     else:
         seen = findings.alarm(at, subject=subject)
     return replace(to_notice(seen, reason, "prod", at), **more)
+
+
+def event_of(notice: Notice, config: Config, policy: Policy = NO_POLICY) -> tuple[str, dict[str, Any]]:
+    return to_event(notice, config, "engine-0", policy.of_notice(notice))
 
 
 def wait_until(fact: Callable[[], bool], seconds: float = 15.0) -> bool:
@@ -74,10 +82,10 @@ def key_file(tmp_path: Path) -> Path:
 def new_sink(tmp_path: Path, key_file: Path) -> Iterator[Callable[..., Sink]]:
     opened: list[Sink] = []
 
-    def make(url: str, clock: Clock = CLOCK, **more: Any) -> Sink:
+    def make(url: str, clock: Clock = CLOCK, policy: Policy = NO_POLICY, **more: Any) -> Sink:
         fast = {"retry_s": 0.02, "max_retry_s": 0.1, "throttle_s": 0.05, "timeout_s": 2.0}
         config = Config(routing_key_file=key_file, url=url, **(fast | more))
-        opened.append(Sink(config, Surroundings(state_dir=tmp_path, clock=clock)))
+        opened.append(Sink(config, Surroundings(state_dir=tmp_path, clock=clock, policy=policy)))
         opened[-1].open()
         return opened[-1]
 
@@ -103,30 +111,71 @@ def config(tmp_path: Path) -> Config:
 
 
 def test_one_event_as_it_goes_out(config: Config) -> None:
-    path, body = to_event(notice(), config, "engine-0")
+    path, body = event_of(notice(), config)
     assert path == ENQUEUE
     assert_golden("pagerduty_event.json", orjson.dumps(body, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 @pytest.mark.parametrize("reason", list(NoticeReason))
 def test_every_reason_makes_an_event_that_pagerduty_accepts(reason: NoticeReason, config: Config) -> None:
-    path, body = to_event(notice(reason), config, "engine-0")
+    path, body = event_of(notice(reason), config)
     assert violations(path, orjson.dumps({"routing_key": KEY, **body})) == []
     assert (path == CHANGE) == (reason in CHANGES)
     assert any("Runbook" in link["text"] for link in body["links"]) == (reason not in CHANGES)
 
 
 def test_severity_distinguishes_degraded_from_unmonitorable(config: Config) -> None:
-    assert to_event(notice(), config, "engine-0")[1]["payload"]["severity"] == "critical"
-    body = to_event(notice(NoticeReason.CANNOT_TELL), config, "engine-0")[1]
+    assert event_of(notice(), config)[1]["payload"]["severity"] == "critical"
+    body = event_of(notice(NoticeReason.CANNOT_TELL), config)[1]
     assert body["payload"]["severity"] == "warning"
     assert body["links"][0]["href"] == "https://runbooks.example/unmonitorable.md"
+
+
+def test_severity_is_the_policys(config: Config) -> None:
+    policy = Policy(
+        causes={"unmonitorable": Rule(severity=Severity.ERROR)}, adapters={TONE: Rule(severity=Severity.INFO)}
+    )
+    sent = [
+        (notice(subject=TONE), "info"),
+        (notice(NoticeReason.CANNOT_TELL, subject=TONE), "info"),
+        (notice(NoticeReason.CANNOT_TELL), "error"),
+        (notice(), "critical"),
+    ]
+    assert [event_of(each, config, policy)[1]["payload"]["severity"] for each, _ in sent] == [word for _, word in sent]
+
+
+def test_links_are_filled_in_for_names_as_engines_allow_them(config: Config) -> None:
+    settings = {
+        "dashboard_url": "https://grafana.example/d/g?var-subject={subject}&var-base={base}",
+        "status_url": "https://gapwatch.example/{pod}/",
+    }
+    _, body = event_of(notice(subject='org/a b&c="d"'), config.model_copy(update=settings))
+    assert [link["href"] for link in body["links"]] == [
+        "https://runbooks.example/base_swapped_and_adapter_lost.md",
+        "https://grafana.example/d/g?var-subject=org%2Fa%20b%26c%3D%22d%22&var-base=smollm2",
+        "https://gapwatch.example/engine-0/",
+    ]
+    assert body["client_url"] == body["links"][1]["href"]
+
+
+def test_an_incident_that_was_reopened_says_how_often(config: Config) -> None:
+    again = findings.alarm(FIXED, reopenings=2)
+    _, body = event_of(to_notice(again, NoticeReason.DEGRADED, "prod", FIXED), config)
+    assert body["payload"]["custom_details"]["reopened"].startswith("2 in a row, each within a day of the end")
+    assert "reopened" not in event_of(notice(), config)[1]["payload"]["custom_details"]
+
+
+def test_a_change_and_an_end_go_where_they_belong() -> None:
+    change, body = notice(NoticeReason.BASE_MOVED), {"dedup_key": "k"}
+    assert addressed(change, body, "models", ("",)) == (Addressed("models", body),)
+    end = notice(NoticeReason.TAKEN_OVER, after="base")
+    assert addressed(end, body, "", ("models",)) == (Addressed("", body, "base"), Addressed("models", body, "base"))
 
 
 def test_long_texts_are_cut_to_the_limits(config: Config) -> None:
     details = {f"field {i}": "é" * 100_000 for i in range(200)}
     long = notice(summary="s" * 5000, dedup_key="k" * 500, details=details)
-    path, body = to_event(long, config, "engine-0")
+    path, body = event_of(long, config)
     raw = orjson.dumps({"routing_key": KEY, **body})
     assert violations(path, raw) == []
     assert len(body["payload"]["custom_details"]) > 10, "only what does not fit goes"
@@ -236,8 +285,8 @@ def test_a_sender_that_has_stopped_fails_the_status(
         raise MemoryError
 
     sink = new_sink(receiver.url)
-    monkeypatch.setattr(sink._wake, "wait", out_of_memory)
-    sink._wake.set()
+    monkeypatch.setattr(sink._sender._wake, "wait", out_of_memory)
+    sink._sender._wake.set()
     assert wait_until(lambda: not sink.status[0])
     assert "stopped" in sink.status[1]
 
@@ -352,6 +401,72 @@ def test_a_rotated_key_is_taken_up_and_no_key_is_written_anywhere(
     for key in (KEY, wrong):
         assert key not in said
         assert key.encode() not in on_disk
+
+
+def test_a_cause_that_gets_sharper_moves_the_incident_to_its_owner(
+    new_sink: Callable[..., Sink], tmp_path: Path
+) -> None:
+    """The platform's service, apart from the one that gets what has no owner."""
+    (tmp_path / "platform").write_text(PLATFORM_KEY)
+    by_cause = Policy(causes={"adapter_not_applied": Rule(owner="platform")})
+    unknown = findings.alarm(FIXED, cause=Cause.UNKNOWN)
+    ignored = findings.alarm(FIXED, cause=Cause.ADAPTER_NOT_APPLIED)
+    with Receiver() as services:
+        sink = new_sink(services.url, policy=by_cause, owners={"platform": tmp_path / "platform"})
+        sink.submit(to_notice(unknown, NoticeReason.DEGRADED, "prod", FIXED))
+        assert wait_until(lambda: sink.sent == 2)
+        assert statuses(services) == {KEY: "triggered"}, "an end of what is not open there is none"
+        sink.submit(to_notice(ignored, NoticeReason.CAUSE_SHARPER, "prod", FIXED))
+        assert wait_until(lambda: sink.sent == 4)
+        assert statuses(services) == {KEY: "resolved", PLATFORM_KEY: "triggered"}
+        sink.submit(notice(NoticeReason.RECOVERED))
+        assert wait_until(lambda: sink.sent == 6)
+        assert statuses(services) == {KEY: "resolved", PLATFORM_KEY: "resolved"}
+
+
+def statuses(services: Receiver) -> dict[str, str]:
+    """Routing key -> status of its only incident."""
+    assert len({i.events[0]["routing_key"] for i in services.incidents}) == len(services.incidents)
+    return {incident.events[0]["routing_key"]: incident.status for incident in services.incidents}
+
+
+def test_an_incident_is_not_ended_where_it_was_moved_to_only_in_name(
+    receiver: Receiver, new_sink: Callable[..., Sink], key_file: Path
+) -> None:
+    """Two names with one key are one service: an end for the other name would end the page itself."""
+    (key_file.parent / "same").write_text(KEY)
+    by_cause = Policy(causes={"base_swapped_and_adapter_lost": Rule(owner="models")})
+    sink = new_sink(receiver.url, policy=by_cause, owners={"models": key_file.parent / "same"})
+    sink.submit(notice())
+    assert wait_until(lambda: sink.sent == 1 and sink.unsent == 0)
+    assert [incident.status for incident in receiver.incidents] == ["triggered"]
+
+
+def test_an_owner_without_a_key_holds_up_nobody_else(
+    receiver: Receiver, new_sink: Callable[..., Sink], tmp_path: Path
+) -> None:
+    policy = Policy(adapters={TONE: Rule(owner="models")})
+    sink = new_sink(receiver.url, policy=policy, owners={"models": tmp_path / "missing"})
+    ok, words = sink.status
+    assert not ok and words.startswith("alerts.pagerduty.owners.models: saw No such file or directory")
+    sink.submit(notice(subject=TONE))
+    sink.submit(notice())
+    assert wait_until(lambda: sink.sent == 1)
+    assert [i.dedup_key for i in receiver.incidents] == ["gapwatch/prod/adapter/ticket-router"]
+    (tmp_path / "missing").write_text(KEY)
+    assert wait_until(lambda: len(receiver.open_incidents) == 2), "and what could be its own page is not ended for it"
+
+
+def test_what_is_refused_lies_aside_with_the_reason(
+    receiver: Receiver, new_sink: Callable[..., Sink], tmp_path: Path
+) -> None:
+    sink = new_sink(receiver.url)
+    sink.submit(notice(summary=""))
+    assert wait_until(lambda: sink.refused == 1)
+    [file] = (tmp_path / "outbox").glob("*.refused")
+    kept = orjson.loads(file.read_bytes())
+    assert "summary is required" in kept["why"] and kept["why"].startswith("HTTP 400: ")
+    assert kept["body"]["dedup_key"] == notice().dedup_key and KEY not in file.read_text()
 
 
 def _replace_by_folder(file: Path) -> None:

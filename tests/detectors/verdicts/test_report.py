@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
@@ -63,3 +65,10 @@ def test_outside_an_incident_the_action_is_the_rounds_own() -> None:
     silent = Incident(silent_in_a_row=2)
     verdict = report(BLANK, Step(180.0, Reason.UNREADABLE, silent, silent), "gone", "look")
     assert (verdict.explanation, verdict.action, verdict.silent_in_a_row) == ("gone", "look", 2)
+
+
+def test_reopenings_are_those_of_the_incident_that_is_open_or_was_just_ended() -> None:
+    again, ended = replace(OPEN, reopenings=2), replace(ENDED, reopenings=2)
+    assert report(BLANK, Step(180.0, Reason.STILL_DEGRADED, again, again), "").reopenings == 2
+    assert report(BLANK, Step(180.0, Reason.RESOLVED, again, ended), "").reopenings == 2
+    assert report(BLANK, Step(240.0, Reason.WITHIN_TOLERANCE, ended, ended), "").reopenings == 0

@@ -2,7 +2,8 @@
 
 One file an entry, named by its number, written whole or not at all (temporary file, fsync, rename, fsync of the
 folder). One process at a time owns the folder. Where the folder cannot be used, entries are kept in memory and
-written as soon as it can; ``trouble`` says so until then.
+written as soon as it can; ``trouble`` says so until then. What the receiver refuses for good lies beside them, with the
+reason, as ``NUMBER.refused``: the latest KEPT_REFUSED of these.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Collection
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,16 @@ from agent.trouble import Trouble
 # While the folder cannot be listed, numbers begin at random above this: no earlier process's file can have them, and
 # what it left has lower ones, so it is sent first. Twelve digits are the file's name.
 _UNLISTED, _HIGHEST = 10**11, 9 * 10**11
+KEPT_REFUSED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One event to send. key: entries of one key keep their order; droppable: goes first when the box is full.
+    """One event to send. key: entries of one key to one owner keep their order; droppable: goes first when the box is
+    full.
 
-    after: a key whose earlier entries must be sent first
+    after: a key whose earlier entries, to whichever owner, must be sent first
+    owner: whose service gets it, "" for the one that gets all without an owner
     """
 
     number: int
@@ -39,6 +43,7 @@ class Entry:
     body: dict[str, Any]
     droppable: bool = False
     after: str = ""
+    owner: str = ""
 
 
 class Outbox:
@@ -67,10 +72,12 @@ class Outbox:
         """Load what an earlier process left. A file that holds no entry of this version is renamed."""
         self.sync()
 
-    def add(self, key: str, path: str, body: dict[str, Any], droppable: bool = False, after: str = "") -> bool:
+    def add(
+        self, key: str, path: str, body: dict[str, Any], droppable: bool = False, after: str = "", owner: str = ""
+    ) -> bool:
         """Keep one event. False when the disk refuses it: it is then in memory alone, and written when that works."""
         with self._lock:
-            entry = Entry(self._next, key, path, body, droppable, after)
+            entry = Entry(self._next, key, path, body, droppable, after, owner)
             self._next += 1
             self._entries[entry.number] = entry
             self._unwritten.add(entry.number)
@@ -90,20 +97,32 @@ class Outbox:
                 self._trouble.end()
             return not self._unwritten
 
-    def first(self, not_before: Collection[str] = ()) -> Entry | None:
-        """The oldest entry whose key is not in ``not_before`` and that needs no earlier entry to be sent first."""
-        waiting, blocked = set[str](), set(not_before)
+    def first(self, is_due: Callable[[Entry], bool] = lambda _: True) -> Entry | None:
+        """The oldest entry that is due, behind none of its own key and owner, and needs no earlier entry sent first."""
+        waiting, blocked = set[str](), set[tuple[str, str]]()
         with self._lock:
             for entry in self._entries.values():
-                if entry.key not in blocked and entry.after not in waiting:
+                lane = (entry.owner, entry.key)
+                if lane not in blocked and entry.after not in waiting and is_due(entry):
                     return entry
                 waiting.add(entry.key)
-                blocked.add(entry.key)
+                blocked.add(lane)
         return None
 
     def remove(self, entry: Entry) -> None:
         with self._lock:
             self._forget(entry.number)
+
+    def refuse(self, entry: Entry, why: str) -> None:
+        """It is not sent again: its file goes, and what it held stays beside it with the reason, if the disk allows."""
+        with suppress(OSError):
+            earlier = sorted(file for file in self._folder.glob("*.refused") if file.stem.isdecimal())
+            ordinal = int(earlier[-1].stem) + 1 if earlier else 0
+            kept = self._folder / f"{ordinal:012d}.refused"
+            kept.write_bytes(orjson.dumps(_stored(entry) | {"why": why}))
+            for file in earlier[: -KEPT_REFUSED + 1]:
+                file.unlink(missing_ok=True)
+        self.remove(entry)
 
     def __len__(self) -> int:
         with self._lock:
@@ -178,7 +197,7 @@ class Outbox:
         fresh = file.with_suffix(".new")
         try:
             with fresh.open("wb") as stream:
-                stream.write(orjson.dumps(entry))
+                stream.write(orjson.dumps(_stored(entry)))
                 stream.flush()
                 os.fsync(stream.fileno())
             fresh.replace(file)
@@ -198,6 +217,12 @@ def _why(error: OSError) -> str:
     return error.strerror or type(error).__name__
 
 
+def _stored(entry: Entry) -> dict[str, Any]:
+    """Without an owner as earlier versions wrote it, which set aside an entry with a field that they do not know."""
+    fields = asdict(entry)
+    return fields if entry.owner else {name: value for name, value in fields.items() if name != "owner"}
+
+
 def _entry(file: Path) -> Entry | None:
     """What the file holds; None where that is no entry of this version, or another's. Raises OSError."""
     if file.is_dir():
@@ -206,7 +231,7 @@ def _entry(file: Path) -> Entry | None:
         entry = Entry(**orjson.loads(file.read_bytes()))
     except (TypeError, orjson.JSONDecodeError):
         return None
-    texts = (entry.key, entry.path, entry.after)
+    texts = (entry.key, entry.path, entry.after, entry.owner)
     is_sound = all(isinstance(text, str) for text in texts) and isinstance(entry.body, dict)
     return entry if is_sound and file.name == f"{entry.number!s:0>12}.json" else None
 

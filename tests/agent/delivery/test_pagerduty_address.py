@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.alerting.pagerduty_address import address
+from agent.delivery.pagerduty_address import address
 from agent.errors import Unfit
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+import orjson
 import pytest
 from structlog.testing import capture_logs
 
-from agent.alerting.outbox import Outbox
+from agent.delivery.outbox import KEPT_REFUSED, Outbox
 
 
 def opened(folder: Path, limit: int = 10) -> Outbox:
@@ -39,10 +40,10 @@ def test_a_key_that_waits_holds_back_all_of_its_own_and_nothing_else(tmp_path: P
     box = opened(tmp_path)
     for n, key in enumerate("aab"):
         box.add(key, "/p", {"n": n})
-    entry = box.first(not_before={"a"})
+    entry = box.first(lambda entry: entry.key != "a")
     assert entry is not None
     assert entry.key == "b"
-    assert box.first(not_before={"a", "b"}) is None
+    assert box.first(lambda _: False) is None
 
 
 def test_a_full_box_drops_what_only_informs_first_and_then_the_oldest(tmp_path: Path) -> None:
@@ -88,10 +89,42 @@ def test_an_entry_waits_for_what_lies_before_it_under_the_key_that_it_names(tmp_
     box.add("other", "/p", {"n": 3}, after="base gone by")
     box.add("base", "/p", {"n": 4})
     for waiting in (box, opened(tmp_path)):
-        entry = waiting.first(not_before={"base"})
+        entry = waiting.first(lambda entry: entry.key != "base")
         assert entry is not None
         assert entry.key == "other", "neither the member's first nor, its order kept, the second"
     assert [n for _, n in drain(opened(tmp_path))] == [0, 1, 2, 3, 4], "what is added later holds nothing back"
+
+
+def test_each_owner_has_an_order_of_its_own_that_survives_a_restart(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    box.add("a", "/p", {"n": 0}, owner="platform")
+    box.add("a", "/p", {"n": 1})
+    box.add("a", "/p", {"n": 2}, after="a", owner="models")
+    again = opened(tmp_path)
+    for waiting in (box, again):
+        entry = waiting.first(lambda entry: entry.owner != "platform")
+        assert entry is not None and entry.body == {"n": 1}, "what waits for the platform holds nobody else up"
+        waiting.remove(entry)
+        assert waiting.first(lambda entry: entry.owner != "platform") is None, "but for what has to come after it"
+
+
+def test_an_entry_without_an_owner_is_written_as_earlier_versions_read_it(tmp_path: Path) -> None:
+    opened(tmp_path).add("a", "/p", {"n": 0})
+    [file] = tmp_path.glob("*.json")
+    assert orjson.loads(file.read_bytes()).keys() == {"number", "key", "path", "body", "droppable", "after"}
+
+
+def test_what_is_refused_is_kept_with_the_reason_and_not_sent_again(tmp_path: Path) -> None:
+    box = opened(tmp_path)
+    for n in range(KEPT_REFUSED + 1):
+        box.add("a", "/p", {"n": n})
+        entry = box.first()
+        assert entry is not None
+        box.refuse(entry, f"HTTP 400: no. {n}")
+        box = opened(tmp_path)
+        assert len(box) == 0
+    kept = {each["body"]["n"]: each["why"] for each in map(orjson.loads, map(Path.read_bytes, tmp_path.iterdir()))}
+    assert kept == {n: f"HTTP 400: no. {n}" for n in range(1, KEPT_REFUSED + 1)}, "the latest"
 
 
 def test_a_disk_that_became_read_only_does_not_stop_the_sending(tmp_path: Path) -> None:
