@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -31,8 +31,10 @@ SHORTEST_KEEP_D = 8
 TIMES = {
     **dict.fromkeys(("verdicts", "evidence", "notices", "flips", "rounds", "comparisons"), "toDateTime(at)"),
     **dict.fromkeys(("interactions", "batches", "aside", "embeddings", "heartbeats"), "toDateTime(at)"),
-    **dict.fromkeys(("traffic_scores", "traffic_rounds", "calibrations"), "toDateTime(at)"),
+    **dict.fromkeys(("traffic_scores", "traffic_rounds", "calibrations", "files_replays"), "toDateTime(at)"),
     "request_counts": "minute",
+    **dict.fromkeys(("rounds_hourly", "requests_hourly"), "hour"),
+    **dict.fromkeys(("rounds_daily", "verdicts_daily"), "day"),
 }
 
 log = structlog.get_logger(__name__)
@@ -85,7 +87,7 @@ def opened(settings: Store, clock: Clock | None = None) -> Client:
     try:
         missing = [file.version for file in _unapplied(client, MIGRATIONS)]
         if missing and not by_this_account:
-            raise _without_tables(missing, "they are left to clickhouse.migrations")
+            raise _without_tables(client, missing, "they are left to clickhouse.migrations")
         if missing:
             _migrate_if_allowed(client, settings, missing, clock)
         if by_this_account:
@@ -102,7 +104,7 @@ def _migrate_if_allowed(client: Client, settings: Store, missing: list[int], clo
     except Exception as error:  # the driver's errors and the embedded engine's share no root
         if store.error_code(error) != store.ACCESS_DENIED:
             raise
-        raise _without_tables(missing, "this account may not create them") from error
+        raise _without_tables(client, missing, "this account may not create them") from error
 
 
 def _keep_if_allowed(client: Client, settings: Store) -> None:
@@ -115,9 +117,16 @@ def _keep_if_allowed(client: Client, settings: Store) -> None:
         log.warning("clickhouse_keep_not_set", why="this account may not alter tables: gapwatch migrate sets it")
 
 
-def _without_tables(missing: list[int], why: str) -> Retryable:
-    numbers = ", ".join(f"{version:03d}" for version in missing)
-    return Retryable("clickhouse", f"migrations {numbers} are not applied, and {why}: run gapwatch migrate")
+def _without_tables(client: Client, missing: list[int], why: str) -> Retryable:
+    half = half_applied(client)
+    begun = f" ({_numbers(half)} was begun and did not end)" if half else ""
+    return Retryable(
+        "clickhouse", f"migrations {_numbers(missing)} are not applied{begun}, and {why}: run gapwatch migrate"
+    )
+
+
+def _numbers(versions: Iterable[int]) -> str:
+    return ", ".join(f"{version:03d}" for version in versions)
 
 
 def migrate(
@@ -132,19 +141,36 @@ def migrate(
     replicated: the Replicated variant of every engine; the server's macros must define shard and replica
     on_cluster: name for ON CLUSTER, "" for none
 
-    Several agents may migrate at once: every statement is IF NOT EXISTS. Raises Refused where an applied file changed.
+    Several agents may migrate at once, and a file that was begun and did not end is applied again from its first
+    statement: every statement may be run a second time. Raises Refused where an applied file changed.
     """
     if on_cluster:
         _create_database(client, on_cluster)
-    client.command(statements(_VERSION_TABLE, replicated, on_cluster))
-    applied_at = datetime.fromtimestamp((clock or Clock()).now(), UTC)
+    for table in ("schema_version", "schema_begun"):
+        client.command(statements(_VERSION_TABLE.format(table=table), replicated, on_cluster))
+    now = datetime.fromtimestamp((clock or Clock()).now(), UTC)
     applied = []
     for file in _unapplied(client, folder):
-        _apply(client, statements(file.text, replicated, on_cluster))
-        row = [file.version, file.name, file.digest, applied_at]
-        client.insert("schema_version", [row], column_names=["version", "name", "sha256", "applied_at"])
+        row = [file.version, file.name, file.digest, now]
+        client.insert("schema_begun", [row], column_names=_VERSION_COLUMNS)
+        for statement in split(statements(file.text, replicated, on_cluster)):
+            client.command(statement)
+        client.insert("schema_version", [row], column_names=_VERSION_COLUMNS)
         applied.append(file.version)
     return tuple(applied)
+
+
+def half_applied(client: Client) -> tuple[int, ...]:
+    """Numbers of the migrations that were begun and did not end: another agent is at it, or it was cut off. () also
+    where the last version that migrated took no note of beginnings."""
+    applied = "SELECT version FROM schema_version"
+    sql = f"SELECT version FROM schema_begun FINAL WHERE version NOT IN ({applied}) ORDER BY version"
+    try:
+        return tuple(version for (version,) in client.query(sql).result_rows)
+    except Exception as error:  # the driver's errors and the embedded engine's share no root
+        if store.error_code(error) != store.UNKNOWN_TABLE:
+            raise
+        return ()
 
 
 def _create_database(client: Client, on_cluster: str) -> None:
@@ -199,7 +225,8 @@ def _applied(client: Client) -> dict[int, str]:
         return {}
 
 
-_VERSION_TABLE = """CREATE TABLE IF NOT EXISTS schema_version (
+_VERSION_COLUMNS = ["version", "name", "sha256", "applied_at"]
+_VERSION_TABLE = """CREATE TABLE IF NOT EXISTS {table} (
     version UInt32, name String, sha256 String, applied_at DateTime64(3, 'UTC')
 ) ENGINE = ReplacingMergeTree(applied_at) ORDER BY version"""
 _KEEPER = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
@@ -220,8 +247,7 @@ def _replicated(engine: re.Match[str]) -> str:
     return f"ENGINE = Replicated{engine[1]}({_KEEPER}{version})"
 
 
-def _apply(client: Client, text: str) -> None:
+def split(text: str) -> list[str]:
+    """The single statements of a migration."""
     code = "\n".join(line for line in text.split("\n") if not line.startswith("--"))
-    for statement in re.split(r";\s*\n", code):
-        if statement.strip():
-            client.command(statement)
+    return [statement for statement in re.split(r";\s*\n", code) if statement.strip()]
