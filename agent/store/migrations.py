@@ -85,9 +85,9 @@ def opened(settings: Store, clock: Clock | None = None) -> Client:
     by_this_account = settings.migrations is None
     client = store.connect(settings.dsn, settings.password_file, create=by_this_account, on_cluster=settings.on_cluster)
     try:
-        missing = [file.version for file in _unapplied(client, MIGRATIONS)]
+        missing = unapplied_in_words(client)
         if missing and not by_this_account:
-            raise _without_tables(client, missing, "they are left to clickhouse.migrations")
+            raise _without_tables(missing, "they are left to clickhouse.migrations")
         if missing:
             _migrate_if_allowed(client, settings, missing, clock)
         if by_this_account:
@@ -98,13 +98,13 @@ def opened(settings: Store, clock: Clock | None = None) -> Client:
     return client
 
 
-def _migrate_if_allowed(client: Client, settings: Store, missing: list[int], clock: Clock | None) -> None:
+def _migrate_if_allowed(client: Client, settings: Store, missing: str, clock: Clock | None) -> None:
     try:
         migrate(client, replicated=settings.replicated, on_cluster=settings.on_cluster, clock=clock)
     except Exception as error:  # the driver's errors and the embedded engine's share no root
         if store.error_code(error) != store.ACCESS_DENIED:
             raise
-        raise _without_tables(client, missing, "this account may not create them") from error
+        raise _without_tables(missing, "this account may not create them") from error
 
 
 def _keep_if_allowed(client: Client, settings: Store) -> None:
@@ -117,12 +117,15 @@ def _keep_if_allowed(client: Client, settings: Store) -> None:
         log.warning("clickhouse_keep_not_set", why="this account may not alter tables: gapwatch migrate sets it")
 
 
-def _without_tables(client: Client, missing: list[int], why: str) -> Retryable:
-    half = half_applied(client)
+def _without_tables(missing: str, why: str) -> Retryable:
+    return Retryable("clickhouse", f"{missing}, and {why}: run gapwatch migrate")
+
+
+def unapplied_in_words(client: Client) -> str:
+    """Which migrations of this version are not applied, and which of them were cut off; "" where all are."""
+    missing, half = [file.version for file in _unapplied(client, MIGRATIONS)], half_applied(client)
     begun = f" ({_numbers(half)} was begun and did not end)" if half else ""
-    return Retryable(
-        "clickhouse", f"migrations {_numbers(missing)} are not applied{begun}, and {why}: run gapwatch migrate"
-    )
+    return f"migrations {_numbers(missing)} are not applied{begun}" if missing else ""
 
 
 def _numbers(versions: Iterable[int]) -> str:

@@ -169,7 +169,8 @@ def test_a_migration_that_was_cut_off_is_named_and_finished(server: ClickHouseSe
     ):
         migrations.opened(at(server, database))
     client = migrations.opened(settings)
-    assert migrations.half_applied(client) == () and client.query("SELECT count() FROM otel_logs").result_rows == [(0,)]
+    assert migrations.half_applied(client) == () and migrations.unapplied_in_words(client) == ""
+    assert client.query("SELECT count() FROM otel_logs").result_rows == [(0,)]
     client.close()
 
 
