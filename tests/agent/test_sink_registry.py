@@ -15,7 +15,9 @@ def test_the_folder_is_the_registry() -> None:
 
 
 def test_an_unknown_name_is_refused_with_those_that_exist() -> None:
-    with pytest.raises(Refused, match=r"sinks\.pigeon: saw this key, wanted one of: clickhouse, .*memory"):
+    with pytest.raises(
+        Refused, match=r"sinks\.pigeon: saw this key, wanted one of: clickhouse, dead_mans_switch, memory"
+    ):
         load("pigeon")
 
 

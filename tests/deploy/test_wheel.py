@@ -42,7 +42,9 @@ def test_it_holds_the_rooms_and_what_is_shipped_and_nothing_else(wheel: Path) ->
 
 
 def modules(room: Path) -> Iterator[Path]:
-    return (file for file in room.rglob("*.py") if "__pycache__" not in file.parts)
+    """The code, and what the status page is made of."""
+    kinds = {".py", ".html", ".css", ".js"}
+    return (file for file in room.rglob("*") if file.suffix in kinds and "__pycache__" not in file.parts)
 
 
 def test_pip_installs_it_with_its_command(wheel: Path, tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def test_what_only_some_detectors_can_say_is_found_by_what_they_have() -> None:
 def test_settings_that_depend_on_the_fleet_are_found_by_what_they_have() -> None:
     settings = {name: detector.config for name, detector in detectors().items()}
     aware = {name: config for name, config in settings.items() if isinstance(config, ThresholdAware)}
-    assert [name for name, config in settings.items() if isinstance(config, SeveralStreams)] == ["traffic_likelihood"]
+    assert [name for name, config in settings.items() if isinstance(config, SeveralStreams)] == [
+        *("serving_modes", "traffic_likelihood")
+    ]
     assert list(aware) == ["base_likelihood", "traffic_likelihood"]
     for config in aware.values():
         assert config.with_threshold(15.0).log_threshold == 15.0  # type: ignore[attr-defined]

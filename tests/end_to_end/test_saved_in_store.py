@@ -31,7 +31,9 @@ def test_a_state_is_handed_over_every_five_minutes_and_at_the_end(tmp_path: Path
     *_, last = world.sink.of(SavedState)
     assert (first.closed, last.closed) == (False, True)
     said = world.sink.of(Watching)
-    assert {watching.subjects for watching in said} == {("base/tiny", *(f"adapter/{name}" for name in ADAPTERS))}
+    assert {watching.subjects for watching in said} == {
+        ("base/tiny", "base_requests/tiny", *(f"adapter/{name}" for name in ADAPTERS))
+    }
     assert len(said) == 4, "in the first turn, and as often as the state"
     assert first.base == "tiny"
     assert {f"adapter/{name}" for name in ADAPTERS} <= set(last.subjects)

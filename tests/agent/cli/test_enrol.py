@@ -85,6 +85,7 @@ def test_a_replacement_has_the_release_before_it_among_the_other_adapters(volume
         enrol_adapter(volume / "gapwatch.yaml", "a", EnrolOptions(), json=True)
     (model,) = yaml.safe_load((volume / "gapwatch.yaml").read_text())["models"]
     traffic_only = {"models": [model | {"replay": False}], "probes": {"golden_dir": "golden"}}
+    traffic_only |= {"kafka": {"bootstrap_servers": ["a:1"], "topic": "t"}}
     (volume / "traffic-only.yaml").write_text(yaml.safe_dump(traffic_only))
     with pytest.raises(Refused, match="accepted already"):
         enrol_adapter(volume / "traffic-only.yaml", "a", EnrolOptions(), json=True)
@@ -183,7 +184,7 @@ def test_an_adapter_that_is_refused_does_not_stop_the_others_and_a_second_run_go
 def test_an_adapter_whose_files_change_after_it_began_is_refused_alone(
     several: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(console, "file", io.StringIO())
+    monkeypatch.setattr(console, "_file", io.StringIO())
     config = load_config(several)
     model = config.models[0]
     outcomes = _of_base(config, model, model.adapters[:2], EnrolOptions(), alone=False)

@@ -19,7 +19,7 @@ from tests.probes.worlds import SETTINGS, canary_set, never, opened
 def said(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """What was printed; not to a terminal."""
     printed = io.StringIO()
-    monkeypatch.setattr(console, "file", printed)
+    monkeypatch.setattr(console, "_file", printed)
     return printed
 
 
