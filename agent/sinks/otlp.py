@@ -99,10 +99,10 @@ class Sink:
     def _trace(self, base_round: BaseRound) -> None:
         if self._tracers is None:
             return
-        told = round_span(base_round)
+        timed = round_span(base_round)
         tracer = self._tracers.get_tracer(SCOPE)
-        span: OpenSpan = tracer.start_span(told.name, start_time=_ns(told.begin), attributes=dict(told.attributes))
-        span.end(_ns(told.end))
+        span: OpenSpan = tracer.start_span(timed.name, start_time=_ns(timed.begin), attributes=dict(timed.attributes))
+        span.end(_ns(timed.end))
         self._round_of[base_round.base] = base_round.number, set_span_in_context(span, Context())
 
     def _log(self, event: Event, verdict: Verdict) -> None:
