@@ -12,10 +12,13 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Literal
 
+import structlog
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
 
 from agent.errors import Refused
 from agent.trouble import Trouble
+
+log = structlog.get_logger(__name__)
 
 Signal = Literal["logs", "traces", "metrics"]
 PROTOCOL = "http/protobuf"
@@ -27,12 +30,14 @@ CLASSES = {
 
 
 def is_wanted(signal: Signal, environment: Mapping[str, str], default: str) -> bool:
-    """Does this signal go out by OTLP? default: what an unset variable means. Raises Refused for another exporter."""
+    """Does this signal go out by OTLP? default: what an unset variable means; the variable may name several exporters.
+    Raises Refused for one that is not here."""
     name = f"OTEL_{signal.upper()}_EXPORTER"
-    wanted = environment.get(name, "").strip() or default
-    if wanted not in ("otlp", "none"):
-        raise Refused(name, wanted, "otlp or none")
-    return wanted == "otlp"
+    given = environment.get(name, "").strip() or default
+    wanted = {part.strip() for part in given.split(",")}
+    if wanted - {"otlp", "none", *(["prometheus"] if signal == "metrics" else [])}:
+        raise Refused(name, given, "otlp or none")
+    return "otlp" in wanted
 
 
 def exporter(signal: Signal, environment: Mapping[str, str]) -> Any:
@@ -49,10 +54,18 @@ def exporter(signal: Signal, environment: Mapping[str, str]) -> Any:
 
 
 def metric_readers(environment: Mapping[str, str]) -> list[MetricReader]:
-    """Beside the page for Prometheus, which is there in any case: none unless OTEL_METRICS_EXPORTER says otlp."""
-    if not is_wanted("metrics", environment, default="none"):
+    """Beside the page for Prometheus, which is there in any case: none unless OTEL_METRICS_EXPORTER says otlp.
+
+    What cannot be served is logged and raises nothing: such variables are often set for a whole cluster, and a metric
+    that goes nowhere must not keep an agent from watching.
+    """
+    try:
+        if not is_wanted("metrics", environment, default="none"):
+            return []
+        return [PeriodicExportingMetricReader(exporter("metrics", environment))]
+    except Refused as error:
+        log.warning("metrics_not_sent_by_otlp", why=str(error))
         return []
-    return [PeriodicExportingMetricReader(exporter("metrics", environment))]
 
 
 class WatchedExporter:

@@ -3,7 +3,7 @@
 -- subject = '': adapter or base, until it recovered if it has; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
 WITH
-    (SELECT min(since) FROM rolled_up WHERE name = 'requests_hourly') AS rolled_up_since,
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'requests_hourly') AS rolled_up_since,
     toStartOfHour(now('UTC')) - INTERVAL 1 DAY AS last_day,
 onsets AS (
     SELECT

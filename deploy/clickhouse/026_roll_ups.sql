@@ -1,7 +1,8 @@
 -- Rounds, verdicts and request counts by hours and days: filled by the inserts themselves, and kept for longer than the rows.
 -- What was stored before is not copied, so that nothing can be counted twice while agents go on writing, or where this file
 -- was applied half and is applied again: each roll-up is whole from the time that rolled_up has, and what is older is read
--- from its table. Every roll-up takes an insert that is sent again once, by its token, as its table does.
+-- from its table, and all of it where rolled_up says nothing. Every roll-up
+-- takes an insert that is sent again once, by its token, as its table does.
 
 CREATE TABLE IF NOT EXISTS rolled_up (
     name LowCardinality(String) COMMENT 'of the roll-up',
@@ -104,7 +105,7 @@ INSERT INTO rolled_up SELECT 'requests_hourly', if((SELECT count() FROM request_
 -- The present hour and the hours before it, so many together. Parameters: subject, '' for all; hours.
 CREATE OR REPLACE VIEW rounds_by_hour AS
 WITH
-    (SELECT min(since) FROM rolled_up WHERE name = 'rounds_hourly') AS whole_since,
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'rounds_hourly') AS whole_since,
     toStartOfHour(now('UTC')) - toIntervalHour({hours:UInt32} - 1) AS first_hour
 SELECT
     cluster, base, adapter, pod, hour, sum(h.measured) AS measured, sum(h.not_measured) AS not_measured,
@@ -125,7 +126,7 @@ GROUP BY cluster, base, adapter, pod, hour;
 -- Today and the days before it, so many together. Parameters: subject, '' for all; days.
 CREATE OR REPLACE VIEW rounds_by_day AS
 WITH
-    (SELECT min(since) FROM rolled_up WHERE name = 'rounds_daily') AS whole_since,
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'rounds_daily') AS whole_since,
     toDate(now('UTC')) - toIntervalDay({days:UInt32} - 1) AS first_day
 SELECT
     cluster, base, adapter, day, sum(d.rounds) AS rounds, sum(d.blocked_rounds) AS blocked_rounds,
@@ -146,7 +147,7 @@ GROUP BY cluster, base, adapter, day;
 -- When each subject was judged first and last, day by day. Parameters: subject and cluster, '' for all; days.
 CREATE OR REPLACE VIEW verdicts_by_day AS
 WITH
-    (SELECT min(since) FROM rolled_up WHERE name = 'verdicts_daily') AS whole_since,
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'verdicts_daily') AS whole_since,
     toDate(now('UTC')) - toIntervalDay({days:UInt32}) AS first_day
 SELECT cluster, subject_kind, subject, day, min(d.first_at) AS first_at, max(d.last_at) AS last_at
 FROM verdicts_daily AS d

@@ -750,7 +750,7 @@ FROM request_counts GROUP BY cluster, adapter, pod, topic, partition, consumer_g
 INSERT INTO rolled_up SELECT 'requests_hourly', if((SELECT count() FROM request_counts) = 0, toDateTime(0, 'UTC'), toStartOfHour(now('UTC')) + INTERVAL 2 HOUR);
 CREATE OR REPLACE VIEW rounds_by_hour AS
 WITH
-    (SELECT min(since) FROM rolled_up WHERE name = 'rounds_hourly') AS whole_since,
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'rounds_hourly') AS whole_since,
     toStartOfHour(now('UTC')) - toIntervalHour({hours:UInt32} - 1) AS first_hour
 SELECT
     cluster, base, adapter, pod, hour, sum(h.measured) AS measured, sum(h.not_measured) AS not_measured,
@@ -769,7 +769,7 @@ WHERE at < whole_since AND at >= first_hour
 GROUP BY cluster, base, adapter, pod, hour;
 CREATE OR REPLACE VIEW rounds_by_day AS
 WITH
-    (SELECT min(since) FROM rolled_up WHERE name = 'rounds_daily') AS whole_since,
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'rounds_daily') AS whole_since,
     toDate(now('UTC')) - toIntervalDay({days:UInt32} - 1) AS first_day
 SELECT
     cluster, base, adapter, day, sum(d.rounds) AS rounds, sum(d.blocked_rounds) AS blocked_rounds,
@@ -788,7 +788,7 @@ WHERE at < whole_since AND at >= first_day
 GROUP BY cluster, base, adapter, day;
 CREATE OR REPLACE VIEW verdicts_by_day AS
 WITH
-    (SELECT min(since) FROM rolled_up WHERE name = 'verdicts_daily') AS whole_since,
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'verdicts_daily') AS whole_since,
     toDate(now('UTC')) - toIntervalDay({days:UInt32}) AS first_day
 SELECT cluster, subject_kind, subject, day, min(d.first_at) AS first_at, max(d.last_at) AS last_at
 FROM verdicts_daily AS d

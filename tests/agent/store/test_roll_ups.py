@@ -100,9 +100,10 @@ def test_the_roll_ups_answer_as_their_tables_do(migrated: store.Client) -> None:
     assert migrated.query("SELECT count(), max(toUnixTimestamp(since)) FROM rolled_up FINAL").result_rows == [(4, 0)]
     rolled = everything(migrated)
     whole_day = NOW - NOW % DAY
-    for since in (NOW + 2 * DAY, whole_day):
-        read_from(migrated, since)
-        assert everything(migrated) == rolled, since
+    read_from(migrated, whole_day)
+    assert everything(migrated) == rolled
+    migrated.command("TRUNCATE TABLE rolled_up")
+    assert everything(migrated) == rolled, "nothing is known of when they begin"
     # By hand; the second group has read what the first has, less the last hours.
     (router,) = [row for row in rolled[3] if row["pod"] == "engine-0"]
     assert router["requests"] == sum(10 + i for i in range(1, 45)) + 150
