@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.sdk._logs.export import InMemoryLogRecordExporter, LogRecordExportResult
 
 from agent.errors import Refused
-from agent.open_telemetry.exporters import WatchedExporter, exporter, is_wanted, metric_readers
+from agent.open_telemetry.exporters import CLASSES, WatchedExporter, exporter, is_wanted, metric_readers
 from agent.trouble import Trouble
 
 GRPC = {"OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
@@ -32,7 +32,7 @@ def test_another_protocol_is_refused_by_the_name_of_its_variable() -> None:
 
 
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "opentelemetry.exporter.otlp", None)
+    monkeypatch.setitem(sys.modules, CLASSES["logs"][0], None)
     with pytest.raises(Refused, match=r'pip install "gapwatch\[otlp\]"'):
         exporter("logs", {})
 
