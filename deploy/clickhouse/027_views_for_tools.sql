@@ -1,9 +1,10 @@
 -- What other tools read without knowing these tables: what is not healthy now, and verdicts and notices in the shape of the
 -- logs that the OpenTelemetry collector's ClickHouse exporter writes.
 
--- Each subject with its worst verdict of the pods that have a say. Parameters: cluster, '' for all; hours: how far back it may
--- last have been judged.
-CREATE OR REPLACE VIEW judged_now AS
+-- The question `degraded` of the last day and of all clusters, without parameters: a view that names one with parameters cannot be
+-- read from another database. A plain view, always of this moment: a refreshable one would be up to its interval late, is refused by
+-- the embedded engine in its default database, and needs a server of 24.10 or later.
+CREATE OR REPLACE VIEW degraded_now AS
 WITH rows_by_pod AS (
     SELECT
         cluster, subject_kind, subject, base, pod, max(at) AS last_row,
@@ -13,7 +14,7 @@ WITH rows_by_pod AS (
         ), at) AS latest,
         indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
-    WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32} + 1)
+    WHERE at > now() - INTERVAL 25 HOUR
     GROUP BY cluster, subject_kind, subject, base, pod
 ),
 beats AS (SELECT cluster, pod, max(at) AS beat FROM heartbeats GROUP BY cluster, pod),
@@ -27,7 +28,7 @@ by_pod AS (
         beat > now() - INTERVAL 3 MINUTE AS is_alive
     FROM rows_by_pod AS v LEFT JOIN beats AS b ON v.cluster = b.cluster AND v.pod = b.pod
         LEFT JOIN watched AS w ON v.cluster = w.cluster AND v.pod = w.pod
-    WHERE judged > now() - toIntervalHour({hours:UInt32})
+    WHERE judged > now() - INTERVAL 24 HOUR
 ),
 -- Verdicts of every pod that is alive count; of a pod that is gone, only if its verdict is the latest on the subject.
 pods AS (
@@ -45,12 +46,8 @@ SELECT
     cluster, subject_kind, subject, base, worst.1 AS status, worst.2 AS reason, worst.3 AS cause, worst.4 AS retention,
     worst.5 AS log_e, worst.6 AS log_threshold, worst.7 AS covered_by, last_judged, judged_by,
     worst.10 AS answered_by, worst.11 AS files, worst.12 AS files_known_by, worst.8 AS explanation, worst.9 AS action
-FROM subjects;
-
--- A plain view, always of this moment. A refreshable one would be up to its interval late, is refused by the embedded engine
--- where its database is its default one, and needs a server of 24.10 or later.
-CREATE OR REPLACE VIEW degraded_now AS
-SELECT * FROM judged_now(cluster = '', hours = 24) WHERE status != 'healthy';
+FROM subjects
+WHERE status != 'healthy';
 
 -- Names by the conventions in agent/open_telemetry/conventions.py. Columns: exporter/clickhouseexporter of
 -- opentelemetry-collector-contrib, internal/sql_templates/logs_table.sql.

@@ -34,7 +34,7 @@ APPLIED = {
     "024_incidents_and_prompts.sql": "fb8a316f18e0ef2d",
     "025_watch.sql": "09ccd02a56fe94b7",
     "026_roll_ups.sql": "c1247ed67afc2457",
-    "027_views_for_tools.sql": "fb4c79c6978bbe52",
+    "027_views_for_tools.sql": "b7f81649df0883c0",
 }
 
 

@@ -803,7 +803,7 @@ WHERE at < whole_since AND at >= first_day
 GROUP BY cluster, subject_kind, subject, day;
 -- 027_views_for_tools.sql
 
-CREATE OR REPLACE VIEW judged_now AS
+CREATE OR REPLACE VIEW degraded_now AS
 WITH rows_by_pod AS (
     SELECT
         cluster, subject_kind, subject, base, pod, max(at) AS last_row,
@@ -813,7 +813,7 @@ WITH rows_by_pod AS (
         ), at) AS latest,
         indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
-    WHERE ({cluster:String} = '' OR cluster = {cluster:String}) AND at > now() - toIntervalHour({hours:UInt32} + 1)
+    WHERE at > now() - INTERVAL 25 HOUR
     GROUP BY cluster, subject_kind, subject, base, pod
 ),
 beats AS (SELECT cluster, pod, max(at) AS beat FROM heartbeats GROUP BY cluster, pod),
@@ -826,7 +826,7 @@ by_pod AS (
         beat > now() - INTERVAL 3 MINUTE AS is_alive
     FROM rows_by_pod AS v LEFT JOIN beats AS b ON v.cluster = b.cluster AND v.pod = b.pod
         LEFT JOIN watched AS w ON v.cluster = w.cluster AND v.pod = w.pod
-    WHERE judged > now() - toIntervalHour({hours:UInt32})
+    WHERE judged > now() - INTERVAL 24 HOUR
 ),
 pods AS (
     SELECT *, judged = max(judged) OVER (PARTITION BY cluster, subject_kind, subject) OR is_alive AS speaks
@@ -843,9 +843,8 @@ SELECT
     cluster, subject_kind, subject, base, worst.1 AS status, worst.2 AS reason, worst.3 AS cause, worst.4 AS retention,
     worst.5 AS log_e, worst.6 AS log_threshold, worst.7 AS covered_by, last_judged, judged_by,
     worst.10 AS answered_by, worst.11 AS files, worst.12 AS files_known_by, worst.8 AS explanation, worst.9 AS action
-FROM subjects;
-CREATE OR REPLACE VIEW degraded_now AS
-SELECT * FROM judged_now(cluster = '', hours = 24) WHERE status != 'healthy';
+FROM subjects
+WHERE status != 'healthy';
 CREATE OR REPLACE VIEW verdicts_and_notices_as_logs AS
 SELECT
     toDateTime64(at, 9, 'UTC') AS Timestamp, toDateTime(at) AS TimestampTime, '' AS TraceId, '' AS SpanId, toUInt8(0) AS TraceFlags,

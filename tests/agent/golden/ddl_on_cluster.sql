@@ -67,7 +67,6 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS requests_hourly_by_counts ON CLUSTER 'mai
 CREATE OR REPLACE VIEW rounds_by_hour ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW rounds_by_day ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW verdicts_by_day ON CLUSTER 'main' AS
-CREATE OR REPLACE VIEW judged_now ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW degraded_now ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW verdicts_and_notices_as_logs ON CLUSTER 'main' AS
 CREATE VIEW IF NOT EXISTS otel_logs ON CLUSTER 'main' AS SELECT * FROM verdicts_and_notices_as_logs;

@@ -161,7 +161,7 @@ def test_every_statement_may_be_run_a_second_time(dsn: str, connect: Connect) ->
 
 def test_a_migration_that_was_cut_off_is_named_and_finished(server: ClickHouseServer, database: str) -> None:
     settings = at(server, database, ADMIN)
-    server.fail_next(1, match=b"CREATE OR REPLACE VIEW judged_now")
+    server.fail_next(1, match=b"CREATE OR REPLACE VIEW verdicts_and_notices")
     with pytest.raises(Exception, match="252"):
         migrations.opened(settings)
     with pytest.raises(

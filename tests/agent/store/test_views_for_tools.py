@@ -15,6 +15,7 @@ from tests.agent import findings
 from tests.agent.findings import NOW, ROUTER
 from tests.agent.store.stored import Connect, answers, embedded, insert
 
+VIEWS = shipped.MIGRATIONS / "027_views_for_tools.sql"
 # Columns and types of otel_logs: exporter/clickhouseexporter/internal/sql_templates/logs_table.sql.
 EXPORTER = """CREATE TABLE otel_logs (
     Timestamp DateTime64(9), TimestampTime DateTime DEFAULT toDateTime(Timestamp), TraceId String, SpanId String,
@@ -71,6 +72,28 @@ def test_what_is_degraded_now_is_a_view_without_parameters(migrated: store.Clien
     assert [row] == answers(migrated, "degraded") and row["subject"] == ROUTER
 
 
+def test_it_is_the_question_itself() -> None:
+    question = (shipped.QUERIES / "degraded.sql").read_text()
+    body = question[question.index("WITH rows_by_pod") : question.index("ORDER BY status")].rstrip()
+    for parameter, value in (
+        ("({cluster:String} = '' OR cluster = {cluster:String}) AND ", ""),
+        ("toIntervalHour({hours:UInt32} + 1)", "INTERVAL 25 HOUR"),
+        ("toIntervalHour({hours:UInt32})", "INTERVAL 24 HOUR"),
+    ):
+        body = body.replace(parameter, value)
+    assert f"CREATE OR REPLACE VIEW degraded_now AS\n{body};" in VIEWS.read_text()
+
+
+@embedded
+def test_they_are_read_by_a_connection_to_another_database(
+    migrated: store.Client, dsn: str, database: str, connect: Connect
+) -> None:
+    insert(migrated, findings.alarm(NOW))
+    tool = connect(dsn.replace(database, "default"))
+    assert tool.query("SELECT currentDatabase()").result_rows == [("default",)]
+    for name in ("degraded_now", "otel_logs"):
+        assert tool.query(f"SELECT count() FROM {database}.{name}").result_rows == [(1,)]
+
+
 def test_the_names_in_sql_are_those_of_the_conventions() -> None:
-    text = (shipped.MIGRATIONS / "027_views_for_tools.sql").read_text()
-    assert set(re.findall(r"'(gen_ai\.[a-z_.]+)'", text)) == conventions.EVALUATION_NAMES
+    assert set(re.findall(r"'(gen_ai\.[a-z_.]+)'", VIEWS.read_text())) == conventions.EVALUATION_NAMES
