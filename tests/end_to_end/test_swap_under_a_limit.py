@@ -82,10 +82,10 @@ def test_a_swap_under_a_limit_for_one_base_has_a_verdict_in_the_second_round(vol
 
 
 @pytest.mark.timeout(450)
-def test_a_limit_below_what_is_counted_says_how_much_is_missing(volume: Volume, tmp_path: Path) -> None:
+def test_a_limit_below_what_the_smallest_batch_needs_says_how_much_is_missing(volume: Volume, tmp_path: Path) -> None:
     need = base_memory(volume.accepted, ON_CPU)
     with ExitStack() as opened:
-        agent = Agent(tmp_path, volume, limit_for(need.needed // 3), opened)
+        agent = Agent(tmp_path, volume, limit_for(need.held // 2), opened)
         agent.until(lambda: bool(agent.rounds))
         member = agent.rounds[0].members[0]
         assert member.blocked is Reason.NO_MEMORY
