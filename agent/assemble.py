@@ -7,6 +7,7 @@ runners are not named here: each is taken from its folder, by the key that the c
 from __future__ import annotations
 
 import math
+import os
 import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -31,6 +32,7 @@ from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
 from agent.kafka.owned_bases import RULE, OwnedBases
+from agent.open_telemetry.exporters import metric_readers
 from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
 from agent.status_page.board import Board
@@ -381,7 +383,8 @@ def _sinks(config: Config, telemetry: Telemetry, clock: Clock, board: Board) -> 
 
 
 def _telemetry(config: Config) -> Telemetry:
-    telemetry = Telemetry({"k8s.cluster.name": config.cluster, "k8s.pod.name": config.pod})
+    about = {"k8s.cluster.name": config.cluster, "k8s.pod.name": config.pod}
+    telemetry = Telemetry(about, metric_readers(os.environ))
     promised = expected_false_pages_per_year(stream_rounds_per_year(stream_counts(config)), log_threshold(config))
     telemetry.set("gapwatch.expected_false_pages_per_year", promised)
     return telemetry

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
 from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -22,6 +23,8 @@ Labels = Mapping[str, str]
 LabelSet = tuple[tuple[str, str], ...]
 
 # Without boundaries of its own a histogram in seconds gets 0, 5, 10, 25 ... 10000.
+# A collector that is away must not use up the time that the rest needs to end.
+CLOSING_MS = 1000
 ROUND_BOUNDS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0, 120.0, 300.0)
 
 
@@ -82,11 +85,12 @@ ROUND_DURATION = Metric("gapwatch.round.duration", "s", "one round of a base, al
 class Telemetry:
     """``set``, ``add``, ``record_round`` write; ``page`` is what Prometheus scrapes. An unknown name is a KeyError."""
 
-    def __init__(self, resource: Labels | None = None) -> None:
+    def __init__(self, resource: Labels | None = None, readers: Sequence[MetricReader] = ()) -> None:
+        """readers: beside the page, such as one that sends the same metrics by OTLP"""
         self._registry = CollectorRegistry()
         reader = PrometheusMetricReader(scope_info_enabled=False, registry=self._registry)
         about = Resource({"service.name": "gapwatch", **(resource or {})})
-        self._provider = MeterProvider([reader], resource=about, shutdown_on_exit=False)
+        self._provider = MeterProvider([reader, *readers], resource=about, shutdown_on_exit=False)
         meter = self._provider.get_meter("gapwatch")
         self._lock = threading.Lock()
         self._levels: dict[str, dict[LabelSet, float]] = {m.name: {} for m in (*GAUGES, *TOTALS)}
@@ -140,4 +144,4 @@ class Telemetry:
         return observe
 
     def close(self) -> None:
-        self._provider.shutdown()
+        self._provider.shutdown(timeout_millis=CLOSING_MS)

@@ -46,6 +46,8 @@ NAMED_AFTER_A_QUESTION = {
     "agent/store/test_consumer_groups.py",
     "agent/store/test_history_questions.py",
     "agent/store/test_questions.py",
+    "agent/store/test_roll_ups.py",
+    "agent/store/test_views_for_tools.py",
     "agent/test_false_pages.py",
     "agent/test_one_voice.py",
     "agent/test_roll_out.py",

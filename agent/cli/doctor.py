@@ -27,6 +27,7 @@ from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, 
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
+from agent.store import migrations
 from agent.store.fleet import watchers
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
@@ -137,7 +138,8 @@ def _kafka(config: Config) -> Iterator[Check]:
 
 
 def _store(config: Config) -> Iterator[Check]:
-    """A server is connected to; an embedded engine that a running agent has open is not."""
+    """A server is connected to; an embedded engine that a running agent has open is not. Tables that are missing are
+    no fault: the first agent whose account may creates them, and one whose account may not says so itself."""
     if config.clickhouse.dsn.startswith("chdb:") and isinstance(_parts(config), dict):
         yield Check("clickhouse", True, "embedded, open in the running agent")
         return
@@ -147,7 +149,8 @@ def _store(config: Config) -> Iterator[Check]:
 def _store_answers(config: Config) -> str:
     client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
     try:
-        return f"version {client.command('SELECT version()')}"
+        missing = migrations.unapplied_in_words(client)
+        return "; ".join([f"version {client.command('SELECT version()')}", *([missing] if missing else [])])
     finally:
         client.close()
 

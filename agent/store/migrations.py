@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -33,6 +33,8 @@ TIMES = {
     **dict.fromkeys(("interactions", "batches", "aside", "embeddings", "heartbeats"), "toDateTime(at)"),
     **dict.fromkeys(("traffic_scores", "traffic_rounds", "calibrations", "files_replays"), "toDateTime(at)"),
     "request_counts": "minute",
+    **dict.fromkeys(("rounds_hourly", "requests_hourly"), "hour"),
+    **dict.fromkeys(("rounds_daily", "verdicts_daily"), "day"),
 }
 
 log = structlog.get_logger(__name__)
@@ -83,7 +85,7 @@ def opened(settings: Store, clock: Clock | None = None) -> Client:
     by_this_account = settings.migrations is None
     client = store.connect(settings.dsn, settings.password_file, create=by_this_account, on_cluster=settings.on_cluster)
     try:
-        missing = [file.version for file in _unapplied(client, MIGRATIONS)]
+        missing = unapplied_in_words(client)
         if missing and not by_this_account:
             raise _without_tables(missing, "they are left to clickhouse.migrations")
         if missing:
@@ -96,7 +98,7 @@ def opened(settings: Store, clock: Clock | None = None) -> Client:
     return client
 
 
-def _migrate_if_allowed(client: Client, settings: Store, missing: list[int], clock: Clock | None) -> None:
+def _migrate_if_allowed(client: Client, settings: Store, missing: str, clock: Clock | None) -> None:
     try:
         migrate(client, replicated=settings.replicated, on_cluster=settings.on_cluster, clock=clock)
     except Exception as error:  # the driver's errors and the embedded engine's share no root
@@ -115,9 +117,19 @@ def _keep_if_allowed(client: Client, settings: Store) -> None:
         log.warning("clickhouse_keep_not_set", why="this account may not alter tables: gapwatch migrate sets it")
 
 
-def _without_tables(missing: list[int], why: str) -> Retryable:
-    numbers = ", ".join(f"{version:03d}" for version in missing)
-    return Retryable("clickhouse", f"migrations {numbers} are not applied, and {why}: run gapwatch migrate")
+def _without_tables(missing: str, why: str) -> Retryable:
+    return Retryable("clickhouse", f"{missing}, and {why}: run gapwatch migrate")
+
+
+def unapplied_in_words(client: Client) -> str:
+    """Which migrations of this version are not applied, and which of them were cut off; "" where all are."""
+    missing, half = [file.version for file in _unapplied(client, MIGRATIONS)], half_applied(client)
+    begun = f" ({_numbers(half)} was begun and did not end)" if half else ""
+    return f"migrations {_numbers(missing)} are not applied{begun}" if missing else ""
+
+
+def _numbers(versions: Iterable[int]) -> str:
+    return ", ".join(f"{version:03d}" for version in versions)
 
 
 def migrate(
@@ -132,19 +144,36 @@ def migrate(
     replicated: the Replicated variant of every engine; the server's macros must define shard and replica
     on_cluster: name for ON CLUSTER, "" for none
 
-    Several agents may migrate at once: every statement is IF NOT EXISTS. Raises Refused where an applied file changed.
+    Several agents may migrate at once, and a file that was begun and did not end is applied again from its first
+    statement: every statement may be run a second time. Raises Refused where an applied file changed.
     """
     if on_cluster:
         _create_database(client, on_cluster)
-    client.command(statements(_VERSION_TABLE, replicated, on_cluster))
-    applied_at = datetime.fromtimestamp((clock or Clock()).now(), UTC)
+    for table in ("schema_version", "schema_begun"):
+        client.command(statements(_VERSION_TABLE.format(table=table), replicated, on_cluster))
+    now = datetime.fromtimestamp((clock or Clock()).now(), UTC)
     applied = []
     for file in _unapplied(client, folder):
-        _apply(client, statements(file.text, replicated, on_cluster))
-        row = [file.version, file.name, file.digest, applied_at]
-        client.insert("schema_version", [row], column_names=["version", "name", "sha256", "applied_at"])
+        row = [file.version, file.name, file.digest, now]
+        client.insert("schema_begun", [row], column_names=_VERSION_COLUMNS)
+        for statement in split(statements(file.text, replicated, on_cluster)):
+            client.command(statement)
+        client.insert("schema_version", [row], column_names=_VERSION_COLUMNS)
         applied.append(file.version)
     return tuple(applied)
+
+
+def half_applied(client: Client) -> tuple[int, ...]:
+    """Numbers of the migrations that were begun and did not end: another agent is at it, or it was cut off. () also
+    where the last version that migrated took no note of beginnings."""
+    applied = "SELECT version FROM schema_version"
+    sql = f"SELECT version FROM schema_begun FINAL WHERE version NOT IN ({applied}) ORDER BY version"
+    try:
+        return tuple(version for (version,) in client.query(sql).result_rows)
+    except Exception as error:  # the driver's errors and the embedded engine's share no root
+        if store.error_code(error) != store.UNKNOWN_TABLE:
+            raise
+        return ()
 
 
 def _create_database(client: Client, on_cluster: str) -> None:
@@ -199,7 +228,8 @@ def _applied(client: Client) -> dict[int, str]:
         return {}
 
 
-_VERSION_TABLE = """CREATE TABLE IF NOT EXISTS schema_version (
+_VERSION_COLUMNS = ["version", "name", "sha256", "applied_at"]
+_VERSION_TABLE = """CREATE TABLE IF NOT EXISTS {table} (
     version UInt32, name String, sha256 String, applied_at DateTime64(3, 'UTC')
 ) ENGINE = ReplacingMergeTree(applied_at) ORDER BY version"""
 _KEEPER = "'/clickhouse/tables/{shard}/{database}/{table}', '{replica}'"
@@ -220,8 +250,7 @@ def _replicated(engine: re.Match[str]) -> str:
     return f"ENGINE = Replicated{engine[1]}({_KEEPER}{version})"
 
 
-def _apply(client: Client, text: str) -> None:
+def split(text: str) -> list[str]:
+    """The single statements of a migration."""
     code = "\n".join(line for line in text.split("\n") if not line.startswith("--"))
-    for statement in re.split(r";\s*\n", code):
-        if statement.strip():
-            client.command(statement)
+    return [statement for statement in re.split(r";\s*\n", code) if statement.strip()]

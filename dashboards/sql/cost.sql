@@ -1,12 +1,10 @@
 -- What does monitoring cost, per adapter and day?
 -- Ask it when replays take too much of a machine, or before another adapter is added.
 -- subject = '': adapter or base; all when empty
--- days = 7: how far back
+-- days = 7: how many, today included
 SELECT
-    toDate(at) AS day, base, adapter, count() AS rounds, countIf(blocked != '') AS blocked_rounds,
-    sum(tokens_scored) AS tokens_scored, sum(tokens_processed) AS tokens_processed, sum(duration_s) AS replay_s
-FROM rounds
-WHERE ({subject:String} = '' OR adapter = {subject:String} OR base = {subject:String})
-    AND at > now() - toIntervalDay({days:UInt32})
+    day, base, adapter, sum(d.rounds) AS rounds, sum(d.blocked_rounds) AS blocked_rounds, sum(d.tokens_scored) AS tokens_scored,
+    sum(d.tokens_processed) AS tokens_processed, sum(d.replay_s) AS replay_s
+FROM rounds_by_day(subject = {subject:String}, days = {days:UInt32}) AS d
 GROUP BY day, base, adapter
 ORDER BY day DESC, replay_s DESC

@@ -11,11 +11,12 @@ WITH pages AS (
     WHERE opened_by != 'cannot_tell' AND opened_at > now() - toIntervalDay({days:UInt32})
 ),
 judged AS (
-    SELECT cluster, subject_kind, subject, min(at) AS first_at, max(at) AS last_at
-    FROM verdicts
-    WHERE at > now() - toIntervalDay({days:UInt32}) AND ({subject:String} = '' OR subject = {subject:String})
-        AND ({cluster:String} = '' OR cluster = {cluster:String})
+    SELECT
+        cluster, subject_kind, subject, max(d.last_at) AS last_at,
+        greatest(min(d.first_at), now64(3) - toIntervalDay({days:UInt32})) AS first_at
+    FROM verdicts_by_day(subject = {subject:String}, cluster = {cluster:String}, days = {days:UInt32}) AS d
     GROUP BY cluster, subject_kind, subject
+    HAVING last_at > now64(3) - toIntervalDay({days:UInt32})
 ),
 moved AS (
     SELECT p.cluster AS cluster, p.dedup_key AS dedup_key, p.number AS number

@@ -2,7 +2,10 @@
 -- Ask it for the size of the damage, and for whom to tell.
 -- subject = '': adapter or base, until it recovered if it has; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
-WITH onsets AS (
+WITH
+    (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'requests_hourly') AS rolled_up_since,
+    toStartOfHour(now('UTC')) - INTERVAL 1 DAY AS last_day,
+onsets AS (
     SELECT
         cluster, subject_kind, subject, minIf(onset, concerned) AS began, max(bad_at) AS last_bad,
         arrayDistinct(groupArrayArrayIf(alarm.5, concerned)) AS concerns, maxIf(is_open, speaks) AS still_open
@@ -40,6 +43,24 @@ adapters AS (
     )
     GROUP BY cluster, adapter
 ),
+-- Worked out once: a WITH table is computed at each place that names it, a value once.
+(SELECT groupArray(tuple(cluster, adapter, onset, toDateTime(until, 'UTC'))) FROM adapters) AS spans,
+(SELECT arrayMin(span -> toStartOfMinute(span.3), spans)) AS first_minute,
+(SELECT arrayMap(span -> (toString(span.1), toString(span.2)), spans)) AS concerned_names,
+-- Counts are by the minute, the onset's own minute included. Those of the last day are read from their table, with FINAL: an
+-- offset range that was inserted twice must count once. What is older comes from the roll-up by hours, where the token of the
+-- insert alone sees to that; and from the table again where it is older than the roll-up (rolled_up).
+minutes AS (
+    SELECT cluster, adapter, pod, topic, partition, minute, consumer_group, n
+    FROM request_counts FINAL
+    WHERE has(concerned_names, (toString(cluster), toString(adapter))) AND minute >= first_minute
+        AND (minute < rolled_up_since OR minute >= last_day)
+    UNION ALL
+    SELECT cluster, adapter, pod, topic, partition, hour + toIntervalMinute(minute_of_hour) AS minute, consumer_group, n
+    FROM requests_hourly ARRAY JOIN mapKeys(by_minute) AS minute_of_hour, mapValues(by_minute) AS n
+    WHERE has(concerned_names, (toString(cluster), toString(adapter))) AND hour >= toStartOfHour(first_minute)
+        AND hour >= rolled_up_since AND hour < last_day
+),
 -- A consumer group counts what it reads for itself, so a request that two groups read is in the counts of both: of each
 -- partition and minute, those of the group that has most of them, one that is behind has fewer. What was counted before
 -- groups were stored is in no group's count again.
@@ -47,12 +68,11 @@ counts AS (
     SELECT cluster, adapter, pod, onset, minute, sumIf(of_group, consumer_group = '') + maxIf(of_group, consumer_group != '') AS n
     FROM (
         SELECT
-            c.cluster AS cluster, c.adapter AS adapter, c.pod AS pod, a.onset AS onset, c.topic AS topic,
-            c.partition AS partition, c.minute AS minute, c.consumer_group AS consumer_group, sum(c.n) AS of_group
-        -- FINAL: an offset range that was inserted twice must count once.
-        FROM request_counts AS c FINAL INNER JOIN adapters AS a ON c.cluster = a.cluster AND c.adapter = a.adapter
-        -- Counts are by the minute, the onset's own minute included.
-        WHERE c.minute >= toStartOfMinute(a.onset) AND c.minute <= a.until
+            m.cluster AS cluster, m.adapter AS adapter, m.pod AS pod, s.span.3 AS onset, m.topic AS topic,
+            m.partition AS partition, m.minute AS minute, m.consumer_group AS consumer_group, sum(m.n) AS of_group
+        FROM minutes AS m INNER JOIN (SELECT arrayJoin(spans) AS span, span.1 AS cluster, span.2 AS adapter) AS s
+            ON m.cluster = s.cluster AND m.adapter = s.adapter
+        WHERE m.minute >= toStartOfMinute(s.span.3) AND m.minute <= s.span.4
         GROUP BY cluster, adapter, pod, onset, topic, partition, minute, consumer_group
     )
     GROUP BY cluster, adapter, pod, onset, topic, partition, minute

@@ -1,29 +1,23 @@
 -- How much of its effect did each adapter keep, hour by hour and pod by pod?
 -- Ask it when a fault may be of one pod, came slowly, or comes and goes. 1 is intact, 0 is the base.
 -- subject = '': adapter or base; all when empty
--- hours = 24: how far back
-WITH hourly AS (
-    SELECT
-        cluster, base, adapter, pod, toStartOfHour(at) AS hour, avgIf(retention, isFinite(retention)) AS mean,
-        minIf(retention, isFinite(retention)) AS lowest_of_hour, countIf(blocked = '') AS measured, countIf(blocked != '') AS not_measured
-    FROM rounds
-    WHERE ({subject:String} = '' OR adapter = {subject:String} OR base = {subject:String})
-        AND at >= toStartOfHour(now()) - toIntervalHour({hours:UInt32} - 1)
-    GROUP BY cluster, base, adapter, pod, hour
-),
+-- hours = 24: how many, the present one included
+WITH toStartOfHour(now('UTC')) - toIntervalHour({hours:UInt32} - 1) AS from_hour,
 by_pod AS (
     SELECT
-        cluster, base, adapter, pod, argMaxIf(mean, hour, measured > 0) AS latest_hour, minIf(lowest_of_hour, measured > 0) AS lowest,
-        sum(measured) AS rounds, sum(not_measured) AS blocked_rounds,
-        mapFromArrays(groupArray(hour), groupArray(if(measured > 0, mean, nan))) AS means
-    FROM hourly
+        cluster, base, adapter, pod, argMaxIf(mean, hour, measured > 0) AS latest_hour,
+        if(isFinite(min(retention_lowest)), min(retention_lowest), nan) AS lowest, sum(measured) AS rounds, sum(not_measured) AS blocked_rounds,
+        -- By the place of the hour: a map would be searched once for each of them.
+        arrayResize(groupArrayInsertAt(nan)(mean, toUInt32(dateDiff('hour', from_hour, hour))), {hours:UInt32}, nan) AS means
+    FROM (
+        SELECT *, retention_sum / retention_n AS mean FROM rounds_by_hour(subject = {subject:String}, hours = {hours:UInt32})
+        WHERE hour <= now('UTC')
+    )
     GROUP BY cluster, base, adapter, pod
 )
 SELECT
-    cluster, base, adapter, pod, latest_hour, lowest, rounds, blocked_rounds,
-    toStartOfHour(now()) - toIntervalHour({hours:UInt32} - 1) AS from_hour,
+    cluster, base, adapter, pod, latest_hour, lowest, rounds, blocked_rounds, from_hour,
     -- From that hour to this one; nan where nothing was measured.
-    arrayMap(hour -> if(mapContains(means, hour), means[hour], nan), arrayMap(i -> from_hour + toIntervalHour(i), range({hours:UInt32})))
-        AS retention_by_hour
+    means AS retention_by_hour
 FROM by_pod
 ORDER BY lowest, adapter, pod

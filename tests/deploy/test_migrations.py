@@ -33,6 +33,8 @@ APPLIED = {
     "023_files_beside_an_engine.sql": "66f5b94a876d29e1",
     "024_incidents_and_prompts.sql": "fb8a316f18e0ef2d",
     "025_watch.sql": "09ccd02a56fe94b7",
+    "026_roll_ups.sql": "c1247ed67afc2457",
+    "027_views_for_tools.sql": "b7f81649df0883c0",
 }
 
 

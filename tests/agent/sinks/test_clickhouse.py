@@ -298,7 +298,7 @@ def test_many_waiting_batches_go_in_few_inserts(
         for i in range(30):
             sink.submit(findings.batch(100 * i, n=i + 1))
     assert settle(sink), sink.status
-    sent = [insert for insert in clickhouse.inserts[before:] if "`schema_version` (" not in insert["statement"]]
+    sent = [insert for insert in clickhouse.inserts[before:] if "`schema_" not in insert["statement"]]
     assert len(sent) < 30, "four inserts a batch would be 120"
     client = connect(server_dsn)
     for table in ("request_counts", "batches"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -26,24 +27,11 @@ SUPPORT = replace(HERE, consumer_group="support")
 def test_migrating_again_does_nothing_and_every_table_is_there(migrated: store.Client) -> None:
     assert migrations.migrate(migrated) == ()
     tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
-    wanted = {"rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "interactions", "request_counts"}
-    wanted |= {
-        "batches",
-        "aside",
-        "embeddings",
-        "traffic_scores",
-        "traffic_rounds",
-        "calibrations",
-        "heartbeats",
-        "goldens",
-        "schema_version",
-        "states",
-        "state_claims",
-    }
-    wanted |= {"states", "state_claims", "counted", "watching", "files_replays"}
-    assert tables == wanted | {"incidents", "incident_pods", "counted_by_counts", "counted_by_batches"}, (
-        "the last ones are views"
+    named = re.compile(
+        r"^CREATE (?:TABLE|VIEW|MATERIALIZED VIEW|OR REPLACE VIEW)(?: IF NOT EXISTS)? (\w+)", re.MULTILINE
     )
+    texts = [file.read_text() for file in shipped.MIGRATIONS.iterdir() if file.name.endswith(".sql")]
+    assert tables == {"schema_version", "schema_begun", *(name for text in texts for name in named.findall(text))}
 
 
 @embedded
@@ -169,7 +157,7 @@ def test_how_far_was_counted_is_not_read_from_the_counts_however_many_there_are(
 def test_what_was_counted_before_an_upgrade_is_not_counted_again(dsn: str, connect: Connect, tmp_path: Path) -> None:
     client = connect(dsn)
     for name, file in shipped.texts(shipped.MIGRATIONS, ".sql").items():
-        if not name.startswith("021"):
+        if not name.startswith("021") and name < "026":  # whose views read tables of 021
             (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     migrations.migrate(client, tmp_path)
     insert(client, findings.batch(0, n=10, aside=2), place=SUPPORT)

@@ -14,11 +14,13 @@ from agent.errors import Retryable
 from agent.store import client as store
 from agent.store import migrations
 from tests.agent import findings
-from tests.agent.store.stored import embedded, insert
+from tests.agent.golden_file import assert_golden
+from tests.agent.store.stored import Connect, embedded, insert
 from tests.clickhouse_http import ClickHouseServer
 
 # A user who may read and write, one who may all, and days of keeping.
 AGENT, ADMIN, DAY = "agent", "admin", 86_400.0
+VIEWS = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%View'"
 
 
 @pytest.fixture
@@ -112,8 +114,18 @@ def test_every_table_with_an_end_may_be_given_another(migrated: store.Client) ->
     every = dict.fromkeys(migrations.TIMES, 20 * DAY)
     assert set(migrations.keep(migrated, every)) == set(every)
     tables = {name for (name,) in migrated.query("SHOW TABLES").result_rows}
-    of_agents = {"goldens", "schema_version", "states", "state_claims", "counted", "watching"}
-    assert tables - set(every) == of_agents | {"incident_pods", "incidents", "counted_by_counts", "counted_by_batches"}
+    of_agents = {
+        "goldens",
+        "schema_version",
+        "states",
+        "state_claims",
+        "counted",
+        "watching",
+        "rolled_up",
+        "schema_begun",
+    }
+    views = {name for (name,) in migrated.query(VIEWS).result_rows}
+    assert tables - set(every) - views == of_agents
 
 
 def test_a_time_of_keeping_that_the_account_may_not_set_stops_no_row(server: ClickHouseServer, database: str) -> None:
@@ -134,6 +146,50 @@ def test_the_database_is_created_on_every_node_and_an_account_that_may_not_goes_
     client.close()
     assert server.refused[0] == f"CREATE DATABASE IF NOT EXISTS `{database}` ON CLUSTER 'main'".encode()
     assert server.refused[1].startswith(b"CREATE TABLE IF NOT EXISTS schema_version ON CLUSTER 'main' ("), "it went on"
+
+
+@embedded
+def test_every_statement_may_be_run_a_second_time(dsn: str, connect: Connect) -> None:
+    """So a migration that was cut off anywhere is finished by applying it from its begin."""
+    client = connect(dsn)
+    for text in shipped_texts().values():
+        for statement in migrations.split(text):
+            for _ in range(2):
+                client.command(statement)
+    assert client.query("SELECT count() FROM rolled_up FINAL").result_rows == [(4,)]
+
+
+def test_a_migration_that_was_cut_off_is_named_and_finished(server: ClickHouseServer, database: str) -> None:
+    settings = at(server, database, ADMIN)
+    server.fail_next(1, match=b"CREATE OR REPLACE VIEW verdicts_and_notices")
+    with pytest.raises(Exception, match="252"):
+        migrations.opened(settings)
+    with pytest.raises(
+        Retryable, match=r"migrations 027 are not applied \(027 was begun and did not end\), and this acc"
+    ):
+        migrations.opened(at(server, database))
+    client = migrations.opened(settings)
+    assert migrations.half_applied(client) == () and migrations.unapplied_in_words(client) == ""
+    assert client.query("SELECT count() FROM otel_logs").result_rows == [(0,)]
+    client.close()
+
+
+def shipped_texts() -> dict[str, str]:
+    return {
+        file.name: file.read_text() for file in sorted(shipped.MIGRATIONS.iterdir(), key=str) if file.name[:3].isdigit()
+    }
+
+
+def test_the_whole_ddl_for_one_node_for_replicas_and_for_a_cluster() -> None:
+    """Of the other two the lines that differ."""
+    plain = "".join(
+        f"-- {name}\n" + ";\n".join(migrations.split(text)) + ";\n" for name, text in shipped_texts().items()
+    )
+    assert_golden("ddl.sql", migrations.statements(plain, replicated=False, on_cluster=""))
+    for name, replicated, on_cluster in (("ddl_replicated.sql", True, ""), ("ddl_on_cluster.sql", False, "main")):
+        other = migrations.statements(plain, replicated, on_cluster).split("\n")
+        differing = [b for a, b in zip(plain.split("\n"), other, strict=True) if a != b]
+        assert_golden(name, "\n".join(differing) + "\n")
 
 
 def test_what_is_left_to_the_cluster_is_said_in_every_statement() -> None:
