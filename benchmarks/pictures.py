@@ -22,12 +22,12 @@ from rich.console import Console
 from rich.panel import Panel
 
 from agent.alerting.policy import Policy
-from agent.cli.console import verdict_table
 from agent.demo.receiver import ReceivedIncident
 from agent.demo.story import page_text
 from agent.records import Notice, NoticeKind, NoticeReason
 from agent.sinks import pagerduty
 from agent.store.client import Client, connect
+from agent.terminal.console import verdict_table
 from benchmarks.figures import machine
 from benchmarks.strips import Mark, Point, Strip, strips
 from detectors.records import Cause, Evidence, Interval, Reason, Status, SubjectKind, Verdict

@@ -16,14 +16,14 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from agent.cli.console import as_json, console, people_to_stderr, rows_table, say
-from agent.cli.enrol_progress import EnrolProgress
 from agent.cli.init import LEAST_PROMPTS, canary_file
 from agent.cli.query import ask
 from agent.config import Adapter, Config, load
 from agent.errors import Refused, Retryable
 from agent.kafka.contract import TopicConsumer
 from agent.proposals.prompt_sources import QUESTION, PromptSource, alone, from_store, from_topic
+from agent.terminal.console import as_json, console, people_to_stderr, rows_table, say
+from agent.terminal.enrol_progress import EnrolProgress
 from agent.traffic.topic_tail import Report
 from probes.canaries.canary_file import Canary, read_canaries
 from probes.canaries.prompt_choice import MEDIUM, SHORT, Choice, choose

@@ -8,8 +8,8 @@ from pathlib import Path
 from rich.markup import escape
 
 from agent.assemble import monitor_of
-from agent.cli.console import as_json, counted, say
 from agent.config import Config, faulty_canaries, load, missing_files
+from agent.terminal.console import as_json, counted, say
 from agent.worker.goldens import UNKEPT
 from probes.artefacts.access import holds
 from probes.artefacts.base_files import is_hub_id

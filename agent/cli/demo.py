@@ -13,7 +13,6 @@ from pathlib import Path
 
 from agent.app import App
 from agent.assemble import assemble
-from agent.cli.console import as_json, console, people_to_stderr, say
 from agent.clock import Clock
 from agent.config import Config
 from agent.demo.broker import start_broker
@@ -25,6 +24,7 @@ from agent.demo.story import Cast, Outcome, Story, act
 from agent.demo.traffic import DemoTraffic
 from agent.health import Health
 from agent.kafka.client import ensure_topic, publisher
+from agent.terminal.console import as_json, console, people_to_stderr, say
 
 EVERY_S = 10.0
 FAILED = 1

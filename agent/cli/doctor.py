@@ -22,13 +22,13 @@ from urllib.parse import urlsplit
 import httpx
 
 from agent.alerting.notice import state_key
-from agent.cli.console import as_json, console, rows_table
 from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, missing_files
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
 from agent.store import migrations
 from agent.store.fleet import watchers
+from agent.terminal.console import as_json, console, rows_table
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
 from detectors.name_list import first_names

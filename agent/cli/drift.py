@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from agent.cli.console import as_json, console, rows_table, say
 from agent.cli.query import ask
 from agent.clock import Clock
 from agent.config import load
 from agent.errors import Refused
+from agent.terminal.console import as_json, console, rows_table, say
 from detectors.evidence.two_sample import permutation_p_values
 from probes.drift_clusters import ClusterShift, explain
 

@@ -14,11 +14,11 @@ from pathlib import Path
 from rich.markup import escape
 
 from agent.assemble import log_threshold
-from agent.cli.console import as_json, console, people_to_stderr, rows_table, say
-from agent.cli.enrol_progress import EnrolProgress
 from agent.clock import Clock
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
+from agent.terminal.console import as_json, console, people_to_stderr, rows_table, say
+from agent.terminal.enrol_progress import EnrolProgress
 from agent.traffic.redaction import Redactor
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import runner_of

@@ -19,12 +19,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agent.cli.console import as_json, column_chart, console, counted, number, sparkline
 from agent.cli.query import Ask, asking
 from agent.clock import Clock
 from agent.config import load
 from agent.errors import Refused
 from agent.shipped import runbook_sections
+from agent.terminal.console import as_json, column_chart, console, counted, number, sparkline
 from detectors.name_list import first_names
 from detectors.records import Cause, Status, SubjectKind
 

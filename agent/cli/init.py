@@ -21,9 +21,9 @@ from shlex import quote
 import yaml
 from rich.markup import escape
 
-from agent.cli.console import as_json, counted, people_to_stderr, say
 from agent.config import Served, dialect, engine_address, parse
 from agent.errors import Refused, Unfit
+from agent.terminal.console import as_json, counted, people_to_stderr, say
 from probes import errors as probe_errors
 from probes.canaries.canary_file import SHAPE
 from probes.enrolment.settings import EnrolSettings

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 from rich.markup import escape
 
-from agent.cli.console import as_json, say
 from agent.clock import Clock
 from agent.config import ClickHouse, Config, load
 from agent.errors import Refused, Retryable
 from agent.kafka.client import grow_topic
 from agent.store import client as store
 from agent.store import migrations
+from agent.terminal.console import as_json, say
 
 HELD = (
     "a running agent has it open, and applied the migrations of its own version when it started: for those of this "

@@ -15,10 +15,10 @@ from typing import NamedTuple
 from rich.markup import escape
 
 from agent.assemble import monitor_of
-from agent.cli.console import as_json, console, people_to_stderr, say, verdict_table
 from agent.clock import Clock
 from agent.config import Config, Model, load
 from agent.errors import Refused
+from agent.terminal.console import as_json, console, people_to_stderr, say, verdict_table
 from agent.worker.cause_replays import CauseReplays, InForce
 from agent.worker.watched_bases import goldens_of, runner_of
 from detectors.monitor import Monitor

@@ -14,11 +14,11 @@ from typing import Any
 
 import httpx
 
-from agent.cli.console import as_csv, as_json, console, rows_table
 from agent.clock import Clock
 from agent.config import Config, load, moment
 from agent.errors import Refused, Retryable
 from agent.store import client as store
+from agent.terminal.console import as_csv, as_json, console, rows_table
 
 Answered = tuple[list[str], list[Sequence[Any]]]
 """Columns and rows."""

@@ -15,13 +15,13 @@ from rich.markup import escape
 from agent import yaml_document
 from agent.alerting.hindsight import COMPARED, SAME_NATS, VerdictPair, alarms, judged_again, verdict_pairs
 from agent.assemble import monitor_of
-from agent.cli.console import as_json, console, number, rows_table, say
 from agent.clock import Clock
 from agent.config import Config, moment, parse, seconds
 from agent.errors import Refused, Retryable
 from agent.store import client as store
 from agent.store.stored_rounds import Span, Stored, StoredRounds
 from agent.store.table_rows import FIRST, LAST, when
+from agent.terminal.console import as_json, console, number, rows_table, say
 from detectors.monitor import Judged
 
 CANNOT_TELL = 2

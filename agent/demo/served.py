@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from rich.panel import Panel
 
-from agent.cli.console import console, rows_table, say, verdict_table
 from agent.cli.query import ask
 from agent.clock import Clock
 from agent.config import Config
@@ -22,6 +21,7 @@ from agent.demo.show import ResponsesView, Show
 from agent.demo.story import act, page_text
 from agent.demo.traffic import DemoTraffic
 from agent.store.client import query_names
+from agent.terminal.console import console, rows_table, say, verdict_table
 from detectors.records import Cause, Reason, Status
 
 MOST_ROUNDS, MOST_ROWS, QUIET_ROUNDS = 6, 4, 12

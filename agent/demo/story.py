@@ -13,7 +13,6 @@ from rich.panel import Panel
 from rich.rule import Rule
 from rich.text import Text
 
-from agent.cli.console import console, evidence_of, number, rows_table, say, verdict_table
 from agent.cli.query import ask
 from agent.clock import Clock
 from agent.config import Config
@@ -23,6 +22,7 @@ from agent.demo.show import RoundView, Show
 from agent.demo.stage import Stage, lay_base, replace_folder, ship_release
 from agent.demo.traffic import DemoTraffic
 from agent.store.client import query_names
+from agent.terminal.console import console, evidence_of, number, rows_table, say, verdict_table
 from detectors.records import Cause, Reason, Status
 
 QUESTIONS = ("degraded", "since", "flipped", "requests_since")

@@ -16,7 +16,7 @@ from agent.errors import EXTRA_OF
 from tests.deploy.installed import ROOT, Environment, asked_by, closure, environment
 from tests.test_rooms import imported
 
-EXTRAS = ("", "models", "embedded", "explain", "demo")
+EXTRAS = ("", "models", "embedded", "explain", "otlp", "demo")
 # What cannot be imported without an extra. Every other module of the three rooms belongs to a plain installation.
 OF_MODELS = {
     "probes.model.base_memory",

@@ -17,7 +17,6 @@ import yaml
 
 from agent.alerting.hindsight import BY_REPLAY, judged_again
 from agent.assemble import monitor_of, scoring_options
-from agent.cli.console import console
 from agent.cli.rejudge import RejudgeOptions, configured, rejudge
 from agent.config import load
 from agent.errors import Refused
@@ -26,6 +25,7 @@ from agent.store import client as store
 from agent.store.stored_rounds import Span, StoredRounds
 from agent.store.verdict_rows import verdict_row
 from agent.surroundings import Surroundings
+from agent.terminal.console import console
 from agent.worker.worker import Schedule
 from detectors.records import Evidence, Reason, Status, Verdict
 from detectors.traffic_records import TrafficRound

@@ -26,7 +26,6 @@ import yaml
 from rich.panel import Panel
 from transformers.utils.logging import disable_progress_bar
 
-from agent.cli.console import console, evidence_of, say, verdict_table
 from agent.cli.demo import running
 from agent.cli.enrol import EnrolOptions, enrol_adapters
 from agent.cli.init import InitOptions, canary_file, init
@@ -38,6 +37,7 @@ from agent.demo.receiver import ReceivedIncident, Receiver
 from agent.demo.show import RoundView, Show
 from agent.demo.stage import ROUTING_KEY
 from agent.demo.story import act, page_text
+from agent.terminal.console import console, evidence_of, say, verdict_table
 from detectors.records import Cause, Reason, Status
 from examples.engines.llama_cpp.convert import write_adapter, write_base
 from examples.engines.llama_cpp.llama_server import llama_server

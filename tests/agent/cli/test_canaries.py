@@ -15,12 +15,12 @@ import yaml
 
 from agent.__main__ import cli
 from agent.cli.canaries import CanaryOptions, propose
-from agent.cli.console import console
 from agent.config import load
 from agent.demo.broker import Broker
 from agent.errors import Refused, Retryable
 from agent.sinks import clickhouse
 from agent.surroundings import Surroundings
+from agent.terminal.console import console
 from probes.canaries.canary_file import read_canaries
 from tests.agent import findings
 from tests.agent.findings import ROUTER, TONE

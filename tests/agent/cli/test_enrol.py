@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.cli.console import console
 from agent.cli.enrol import EnrolOptions, _of_base, enrol_adapter, enrol_adapters
 from agent.config import load as load_config
 from agent.errors import Refused
+from agent.terminal.console import console
 from detectors.records import CanarySplit
 from probes.artefacts.identity import NEWEST, adapter_hash, base_hash, template_hash, tokenizer_hashes
 from probes.golden.archive import load, newest

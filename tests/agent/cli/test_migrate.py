@@ -12,11 +12,11 @@ import orjson
 import pytest
 import yaml
 
-from agent.cli.console import console
 from agent.cli.migrate import migrate_store
 from agent.demo.broker import Broker, Kind
 from agent.errors import Refused, Retryable
 from agent.store import client as store
+from agent.terminal.console import console
 from tests.clickhouse_http import ClickHouseServer
 from tests.conftest import REAL
 from tests.kafka_brokers import LEFT_CONNECTING

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from agent.cli.console import console, sparkline
 from agent.cli.query import QueryOptions, answer, parameters
 from agent.errors import Refused
 from agent.store import client as store
 from agent.store import migrations
+from agent.terminal.console import console, sparkline
 from tests.agent import findings
 from tests.agent.findings import ROUTER
 from tests.agent.store.stored import insert

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from agent.cli.console import picture, rows_table, verdict_table
+from agent.terminal.console import picture, rows_table, verdict_table
 from tests.agent import findings
 
 

@@ -12,8 +12,8 @@ from types import TracebackType
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agent.cli.console import console, say
 from agent.clock import Clock
+from agent.terminal.console import console, say
 
 # Seconds of the past that the estimate rests on: a pass over all canaries of a large base may take minutes.
 ESTIMATED_OVER = 1800.0

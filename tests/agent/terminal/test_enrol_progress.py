@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.cli.console import console
-from agent.cli.enrol_progress import EnrolProgress
 from agent.clock import HandClock
+from agent.terminal.console import console
+from agent.terminal.enrol_progress import EnrolProgress
 from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.workload import replays_by_stage
 from tests.probes.worlds import SETTINGS, canary_set, never, opened
