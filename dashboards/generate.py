@@ -12,16 +12,10 @@ from pathlib import Path
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from dashboards.board import Dashboard
-from dashboards.boards.agent_health import AGENT_HEALTH
-from dashboards.boards.cost import COST
-from dashboards.boards.now import NOW
-from dashboards.boards.since import SINCE
-from dashboards.boards.why import WHY
 from dashboards.classic import classic
+from dashboards.listed import BOARDS
 from dashboards.schema_v2 import schema_v2
 
-BOARDS: tuple[Dashboard, ...] = (NOW, WHY, SINCE, COST, AGENT_HEALTH)
 FOLDER = Path(__file__).resolve().parent / "grafana"
 RUNBOOKS = "https://runbooks.example.com/gapwatch"
 
@@ -29,7 +23,7 @@ RUNBOOKS = "https://runbooks.example.com/gapwatch"
 def files(runbooks: str) -> Iterator[tuple[str, str]]:
     """Path in the folder -> text. The classic model in the folder itself, schema v2 under v2/."""
     for board in BOARDS:
-        name = f"{board.uid.removeprefix('gapwatch-')}.json"
+        name = f"{board.uid}.json"
         yield name, _text(classic(board, runbooks))
         yield f"v2/{name}", _text(schema_v2(board, runbooks))
 
