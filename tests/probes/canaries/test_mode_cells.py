@@ -168,6 +168,28 @@ def test_a_fault_in_one_mode_is_apart_there_and_nowhere_else(fault: str, mode: M
     assert all(scored.retention == pytest.approx(1.0, abs=1e-4) for scored in round.measurements)
 
 
+def test_a_fault_of_prefill_that_begins_with_a_restart_is_measured_against_the_record() -> None:
+    """Nothing scores what is written then; what is written is not what was accepted either."""
+    behind = engine()
+    runner = opened(behind)
+    round_of(runner)
+    behind.version = "2"
+    behind.toy.faults.of_adapter["alpha"] = "not_in_prefill"
+    round = round_of(runner, 1)
+    assert round.blocked is None and {round.retention < 0.05 for round in round.measurements} == {True}
+    assert any("is not what was accepted either" in fact for fact in round.facts)
+
+
+def test_a_route_that_begins_to_score_wrongly_is_no_fault_of_an_adapter_that_writes_as_accepted() -> None:
+    behind = engine()
+    runner = opened(behind)
+    round_of(runner)
+    behind.version = "2"
+    behind.toy.faults.scored_as_base.add("alpha")
+    round = round_of(runner, 1)
+    assert round.blocked is not None and "is blind for alpha" in round.detail
+
+
 def test_long_prompts_have_a_mode_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = sorted(len(canary.prompt) for canary in enrolled("alpha").pool)
     monkeypatch.setattr(mode_cells, "LONGEST_BLOCK", lengths[len(lengths) // 2])
