@@ -29,7 +29,7 @@ CONFIGURATIONS: dict[str, tuple[str, ...]] = {
     "started again": (),
     BUSY: ("--slots", "4"),
     "prompts in pieces of 16 tokens": ("--piece", "16"),
-    "a cache of 32 bits": ("--exact-cache",),
+    "a cache of 32 bits": ("--cache", "f32"),
 }
 
 
