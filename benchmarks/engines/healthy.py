@@ -2,17 +2,18 @@
 
 The engine is asked all canaries once in each; then 1,000 rounds by the default settings, a week of them, are drawn from
 these answers, each round from one configuration drawn at random. As in benchmarks/engines/llama_cpp.py otherwise.
-Where the configurations answer alike to the last bit, as those of the random model did on one thread, no page says
-nothing: the largest distance between two of them stands beside it.
+That a configuration which answers alike to the last bit does not page says nothing: how far each is from the engine as
+started stands beside it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack, nullcontext
 
 import numpy as np
 
-from benchmarks.engines.llama_cpp import record, watch_of
+from benchmarks.engines.llama_cpp import AS_STARTED, record, watch_of
 from benchmarks.engines.real_llama import Served, random_adapter, ticket_router
 from benchmarks.engines.recorded import Recorded
 from benchmarks.engines.watched import pages
@@ -25,11 +26,14 @@ from probes.serving.engine import Address, Request
 ROUNDS = 1000
 BUSY = "4 slots, 2 of them busy with other requests"
 CONFIGURATIONS: dict[str, tuple[str, ...]] = {
-    "as started": (),
+    AS_STARTED: (),
     "started again": (),
     BUSY: ("--slots", "4"),
     "prompts in pieces of 16 tokens": ("--piece", "16"),
     "a cache of 32 bits": ("--cache", "f32"),
+    "a cache of 8 bits": ("--cache", "q8_0"),
+    "without flash attention": ("--flash-attention", "off"),
+    "weights as they are stored": ("--no-repack",),
 }
 
 
@@ -40,7 +44,7 @@ def measure(quick: bool) -> list[Figure]:
         for name, options in CONFIGURATIONS.items():
             url = opened.enter_context(served.server(options))
             _record(engine, name, served, url)
-        return _figures(engine, served, ROUNDS)
+        return [*_apart(engine, served), *_figures(engine, served, ROUNDS)]
 
 
 def _record(engine: Recorded, name: str, served: Served, url: str) -> None:
@@ -48,6 +52,12 @@ def _record(engine: Recorded, name: str, served: Served, url: str) -> None:
     busy = company(lambda _: connect(Address(url)), writing, 2) if name == BUSY else nullcontext()
     with busy:
         record(engine, name, served, url)
+
+
+def _apart(engine: Recorded, served: Served) -> Iterator[Figure]:
+    for name in list(CONFIGURATIONS)[1:]:
+        of = f"llama.cpp, {served.name}, {name}: largest distance from the engine as started, of one token"
+        yield context(of, engine.apart(AS_STARTED, name), "nats")
 
 
 def _figures(engine: Recorded, served: Served, rounds: int) -> list[Figure]:
@@ -62,12 +72,12 @@ def _figures(engine: Recorded, served: Served, rounds: int) -> list[Figure]:
         others += verdicts[adapter].status is not Status.HEALTHY
         retention = verdicts[adapter].retention
         farthest = max(farthest, abs(retention.mean - 1)) if retention else farthest
+    engine.save()
     console.print(f"  {paged} of {rounds} rounds page, {others} are not healthy")
     of = f"llama.cpp, {served.name}, {len(names)} benign configurations, {rounds} rounds drawn from their answers"
     return [
         at_most(f"{of}: rounds that page", paged, "rounds", 0),
         share(f"{of}: share that pages", paged, rounds),
         context(f"{of}: rounds that are not healthy", others, "rounds"),
-        context(f"{of}: largest distance between two configurations, of one token", engine.apart(), "nats"),
         context(f"{of}: largest distance of a round's retention from 1", farthest, ""),
     ]

@@ -24,20 +24,22 @@ from probes.serving.engine import Address
 
 SEED = 7
 CASES, HEALTHY_ROUNDS = 50, 2
-AS_SET = "scale 1"
+AS_STARTED = "as started"
+SCALES = {AS_STARTED: 1.0, "scale 0": 0.0, "scale 0.5": 0.5}
 
 
 def measure(quick: bool) -> list[Figure]:
     """Shares of the cases in which a scale of 0 pages in the first round, and one of .5 within two."""
     engine = Recorded()
     with random_adapter() if quick else ticket_router() as served, ExitStack() as opened:
-        for scale in (1.0, 0.0, 0.5):
+        for name, scale in SCALES.items():
             url = opened.enter_context(served.server())
             httpx.post(f"{url}/lora-adapters", json=[{"id": 0, "scale": scale}]).raise_for_status()
-            record(engine, f"scale {scale:g}", served, url)
+            record(engine, name, served, url)
         cases = range(CASES)
         lost = [_rounds_until_page(engine, served, "scale 0", number, Cause.ADAPTER_NOT_APPLIED) for number in cases]
         half = [_rounds_until_page(engine, served, "scale 0.5", number, Cause.WRONG_STRENGTH) for number in cases]
+        engine.save()
     of, n = f"llama.cpp, {served.name}, of {len(lost)} draws", len(lost)
     return [
         share(f"{of}: scale 0 found and named in the first round", sum(r == 1 and ok for r, ok, _ in lost), n, 100),
@@ -49,12 +51,13 @@ def measure(quick: bool) -> list[Figure]:
 
 def record(engine: Recorded, name: str, served: Served, url: str) -> None:
     """What rounds in this configuration score."""
-    engine.add(name, connect(Address(url)))
+    engine.add(name, connect(Address(url)), served.answers_file(name))
     watch, adapter = watch_of(engine, served.config, 0), served.adapter_name
     golden = watch.goldens[adapter]
     assert isinstance(golden, Golden), golden
     replays = [replay for canary in golden.canaries for replay in replay_pair(canary, adapter).replays]
     ask_all(watch.runner, replays, lambda: False)
+    engine.save()
     console.print(f"  recorded: {name}")
 
 
@@ -69,7 +72,7 @@ def _rounds_until_page(
     engine: Recorded, served: Served, fault: str, number: int, cause: Cause
 ) -> tuple[int, bool, float]:
     """Rounds after which it pages (99 for never), whether it is named then, and the strength that is read."""
-    engine.configuration = AS_SET
+    engine.configuration = AS_STARTED
     watch, adapter = watch_of(engine, served.config, 100 * number), served.adapter_name
     for _ in range(HEALTHY_ROUNDS):
         verdict = watch.judged()[adapter]
