@@ -1,7 +1,8 @@
 """The real server of llama.cpp with an adapter whose scale is set wrongly: the ticket router, or a random one.
 
 Which is which: benchmarks/engines/real_llama.py; a quick run measures the random one. The engine is asked all canaries
-once at each scale; then rounds by the default settings are drawn from these answers, and each case is another draw.
+once at each scale, and the base, whose requests name scale 0 whatever is set, at one of them; then rounds by the default
+settings are drawn from these answers, and each case is another draw.
 Canaries that a round has written besides are answered once too, when a round first wants them.
 """
 
@@ -35,7 +36,7 @@ def measure(quick: bool) -> list[Figure]:
         for name, scale in SCALES.items():
             url = opened.enter_context(served.server())
             httpx.post(f"{url}/lora-adapters", json=[{"id": 0, "scale": scale}]).raise_for_status()
-            record(engine, name, served, url)
+            record(engine, name, served, url, base_as="" if name == AS_STARTED else AS_STARTED)
         cases = range(CASES)
         lost = [_rounds_until_page(engine, served, "scale 0", number, Cause.ADAPTER_NOT_APPLIED) for number in cases]
         half = [_rounds_until_page(engine, served, "scale 0.5", number, Cause.WRONG_STRENGTH) for number in cases]
@@ -49,9 +50,11 @@ def measure(quick: bool) -> list[Figure]:
     ]
 
 
-def record(engine: Recorded, name: str, served: Served, url: str) -> None:
-    """What rounds in this configuration score."""
+def record(engine: Recorded, name: str, served: Served, url: str, base_as: str = "") -> None:
+    """What rounds in this configuration score. base_as: a configuration in which the base was asked the same"""
     engine.add(name, connect(Address(url)), served.answers_file(name))
+    if base_as:
+        engine.borrow(base_as, served.config.models[0].name)
     watch, adapter = watch_of(engine, served.config, 0), served.adapter_name
     golden = watch.goldens[adapter]
     assert isinstance(golden, Golden), golden

@@ -31,6 +31,7 @@ from probes.serving.engine import (
 T = TypeVar("T")
 Key = tuple[Any, ...]
 SAVED_EVERY = 16
+ASKING = ("score", "generate")
 
 
 class Recorded:
@@ -46,6 +47,11 @@ class Recorded:
         """engine: answers what was not asked in this configuration yet; file: of its answers, which may be there"""
         self.configuration, self._engines[configuration], self._files[configuration] = configuration, engine, file
         self._answers[configuration] = pickle.loads(file.read_bytes()) if file.exists() else {}
+
+    def borrow(self, other: str, model: str) -> None:
+        """What this model answered in the other configuration holds in this one, as nothing in it is another."""
+        own, others = self._answers[self.configuration], self._answers[other]
+        own |= {key: answer for key, answer in others.items() if key[0] in ASKING and key[1][0].model == model}
 
     def apart(self, one: str, other: str) -> float:
         """The largest distance between what two configurations say of one token that both scored, in nats."""
