@@ -1,9 +1,9 @@
 """The real server of llama.cpp with an adapter whose scale is set wrongly: the ticket router, or a random one.
 
 Which is which: benchmarks/engines/real_llama.py; a quick run measures the random one. The engine is asked all canaries
-once at each scale, and the base, whose requests name scale 0 whatever is set, at one of them; then rounds by the default
-settings are drawn from these answers, and each case is another draw.
-Canaries that a round has written besides are answered once too, when a round first wants them.
+once at each scale, and the base, whose requests name scale 0 whatever is set, at one of them. Rounds by the default
+settings are then drawn from these answers, and each case is another draw. Canaries that a round has written besides are
+answered once too, when a round first wants them.
 """
 
 from __future__ import annotations
