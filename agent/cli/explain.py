@@ -205,7 +205,10 @@ def _answered_by(details: Mapping[str, str]) -> str:
 
 def _notices_of(incident: Row) -> str:
     again = ", reopened within a day of the one before" if incident["reopened"] else ""
-    return f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}{again}"
+    urgency = f"; {incident['severity']}" if incident["severity"] else ""  # of rows before the column nothing is known
+    owner = f", owner {incident['owner']}" if incident["owner"] else ""
+    sent = f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}"
+    return f"{sent}{urgency}{owner}{again}"
 
 
 def _since(story: Story) -> list[str]:

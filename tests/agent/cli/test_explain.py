@@ -95,7 +95,7 @@ def test_the_story_of_a_swapped_base_on_one_screen(migrated: store.Client) -> No
     ]
     assert told["what"] == [
         "the base has other weights, and ticket-router answers as the base does",
-        "1 notice by pod-0",
+        "1 notice by pod-0; critical",
     ]
     assert "round 1" in told["since"][0] and "first page" in told["since"][0]
     *chart, most, kept, span = told["evidence"]
