@@ -170,6 +170,8 @@ def test_retention_by_hour_the_members_of_a_base_and_what_is_watched(migrated: s
         findings.golden(NOW - DAY, smallest_loss=0.2, draws=30),
         findings.golden(NOW - HOUR, golden="sha256:new", smallest_loss=0.055, draws=9, tolerance=0.05, made_on="vllm"),
     )
+    losses = {row["subject"]: row["smallest_loss"] for row in answers(migrated, "members", subject=ROUTER)}
+    assert losses == {BASE: None, TONE: None, ROUTER: 0.055}, "of a base it is its adapters' to see"
     watched = {row["adapter"]: row for row in answers(migrated, "watched")}
     router = watched[ROUTER]
     assert (router["smallest_loss"], router["tolerance"], router["made_on"], router["status"]) == (
