@@ -740,6 +740,9 @@ OVER_ROUNDS = "{retention}, valid at any time, from {n} canaries"
 BY_RESPONSES_ALONE = "{retention}, from {n} responses"
 INTERVAL = " (95 % {low:.2f}..{high:.2f})"
 HASH_NOT_KNOWN = "hash not known"
+# What a healthy verdict means: the smallest loss of strength that pages within 20 rounds. percent: of the strength
+SMALLEST_LOSS = "{percent:.3g}% in {draws} draws"
+SMALLEST_LOSS_NOT_KNOWN = "not known"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What to do first where no cause says so.

@@ -90,7 +90,7 @@ class Sink:
     def __init__(self, config: Config, surroundings: Surroundings) -> None:
         self._config, self._clock = config, surroundings.clock
         around = surroundings
-        self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group)
+        self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group, around.policy)
         self._runs = VerdictRuns(LONGEST_S if config.verdicts == "changes" else 0.0)
         self._changed = threading.Condition()
         self._traffic: deque[TableRows] = deque()

@@ -70,3 +70,5 @@ CREATE OR REPLACE VIEW verdicts_by_day ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW degraded_now ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW verdicts_and_notices_as_logs ON CLUSTER 'main' AS
 CREATE VIEW IF NOT EXISTS otel_logs ON CLUSTER 'main' AS SELECT * FROM verdicts_and_notices_as_logs;
+ALTER TABLE notices ON CLUSTER 'main'
+CREATE OR REPLACE VIEW incidents ON CLUSTER 'main' AS
