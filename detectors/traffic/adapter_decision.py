@@ -28,6 +28,7 @@ from detectors.on_call_text import (
     RESPONSES_SCORED,
 )
 from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
+from detectors.traffic.leading_alternative import Explanations
 from detectors.traffic.path_recovery import PathRecovery
 from detectors.traffic.response_summary import AGAINST, ResponseSummary
 from detectors.traffic.sampler_report import SamplerInForce
@@ -45,12 +46,14 @@ class ResponseIncident:
 
     drawn_at: parameter of the sampler -> its value when an incident opened whose cause it is
     recovery: evidence that the fault is over, while the incident is open
+    explanations: by each alternative, of the responses that counted for the evidence
     """
 
     incident: Incident = field(default_factory=Incident)
     counts: ResponseCounts = field(default_factory=ResponseCounts)
     drawn_at: Mapping[str, float] = field(default_factory=dict)
     recovery: PathRecovery = field(default_factory=PathRecovery)
+    explanations: Explanations = field(default_factory=Explanations)
 
     @property
     def open(self) -> bool:
@@ -59,15 +62,17 @@ class ResponseIncident:
     def to_json(self) -> dict[str, Any]:
         drawn_at = {"drawn_at": dict(self.drawn_at)} if self.drawn_at else {}
         recovery = {"recovery": self.recovery.to_json()} if self.open else {}
-        return {"incident": self.incident.to_json(), **self.counts.to_json(), **drawn_at, **recovery}
+        explanations = {"explanations": self.explanations.to_json()} if self.explanations.by else {}
+        return {"incident": self.incident.to_json(), **self.counts.to_json(), **drawn_at, **recovery, **explanations}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
         """Files of earlier versions hold the onset's estimate beside the incident, as ``began``, and no evidence of
-        recovery: there good rounds alone end the incident, as they did then."""
+        recovery: there good rounds alone end the incident, as they did then. Nor do they hold explanations."""
         incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
         recovery = PathRecovery.from_json(stored["recovery"]) if "recovery" in stored else PathRecovery()
-        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery)
+        explanations = Explanations.from_json(stored["explanations"]) if "explanations" in stored else Explanations()
+        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery, explanations)
 
 
 def incident_of_responses(stored: Mapping[str, Any]) -> Incident:
@@ -113,6 +118,7 @@ def decide_traffic(
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
     counts, sampler = counted(before, responses, log_e), estimates.sampler
     good = responses.good and not _still_drawn_otherwise(before, sampler)
+    explanations = explained(before, responses, log_e)
     recovery = _recovered_so_far(before, responses, good)
     result = RoundResult(
         at=round.at,
@@ -128,13 +134,13 @@ def decide_traffic(
     if step.reason is Reason.ALARM and sampler.words and sampler.log_e >= log_e and not responses.bad:
         step, drawn_at = step.with_cause(_by_sampler(adapter, sampler)), sampler.moved
     elif step.shows_cause and (responses.bad or step.after.cause is not Cause.SAMPLING_CHANGED):
-        diagnosis = diagnose_responses(adapter, counts, responses.leading, estimates.strength, blank.identity)
+        diagnosis = diagnose_responses(adapter, counts, explanations.leading, estimates.strength, blank.identity)
         step, drawn_at = step.with_cause(words_of(diagnosis)), {}
     if step.reason is Reason.ALARM:
         recovery = PathRecovery.since(estimates.strength)
     if step.reason is Reason.RESOLVED:
-        counts, recovery = ResponseCounts(), PathRecovery()
-    after = ResponseIncident(step.after, counts, drawn_at, recovery)
+        counts, recovery, explanations = ResponseCounts(), PathRecovery(), Explanations()
+    after = ResponseIncident(step.after, counts, drawn_at, recovery, explanations)
     return measured(blank, step, responses), after
 
 
@@ -173,6 +179,13 @@ def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) 
         bad_pods=tuple(sorted({*past.bad_pods, *responses.bad_pods})),
         pods=pods,
     )
+
+
+def explained(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> Explanations:
+    """Since there is evidence; a good round of an open incident shows what is well, and says nothing of the fault."""
+    if not before.open and log_e <= 0.0:
+        return responses.explanations
+    return before.explanations if before.open and responses.good else before.explanations.joined(responses.explanations)
 
 
 def enough(counts: ResponseCounts) -> bool:

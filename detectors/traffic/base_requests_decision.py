@@ -16,7 +16,8 @@ from detectors.diagnosis.response_cause import ResponseCounts, diagnose_base_req
 from detectors.diagnosis.wording import words_of
 from detectors.on_call_text import MAKE_SCORABLE_OF_BASE, NONE_SCORED
 from detectors.records import Evidence, Identity, Reason, SubjectKind, Verdict
-from detectors.traffic.adapter_decision import ResponseIncident, counted, enough, measured
+from detectors.traffic.adapter_decision import ResponseIncident, counted, enough, explained, measured
+from detectors.traffic.leading_alternative import Explanations
 from detectors.traffic.response_summary import ResponseSummary
 from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import BY_RESPONSES, Outcome, RoundResult, Rules, advance
@@ -56,7 +57,10 @@ def decide_base_requests(
         round.at, outcome, log_e=log_e, onset_at=onset_at, may_end=enough(counts), scores=responses.scores
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
+    explanations = explained(before, responses, log_e)
     if step.shows_cause:
-        step = step.with_cause(words_of(diagnose_base_requests(round.base, counts, responses.leading)))
-    after = ResponseIncident(step.after, ResponseCounts() if step.reason is Reason.RESOLVED else counts)
+        step = step.with_cause(words_of(diagnose_base_requests(round.base, counts, explanations.leading)))
+    if step.reason is Reason.RESOLVED:
+        counts, explanations = ResponseCounts(), Explanations()
+    after = ResponseIncident(step.after, counts, explanations=explanations)
     return measured(blank, step, responses), after

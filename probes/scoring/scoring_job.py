@@ -16,6 +16,7 @@ import numpy as np
 
 from detectors.evidence.alternative import (
     DOUBLE_STRENGTH,
+    FOUR,
     FOUR_BITS,
     HALF_STRENGTH,
     PREVIOUS,
@@ -110,6 +111,8 @@ class ScoringJob:
     adapter: of a request that names the base itself, the base's name, and then ``of_base``
     sampling: None where unknown; unscored: why it cannot be scored, whatever its tokens; "" when it can
     toll: nats taken off its e-values where ids were made from text (probes/scoring/tokenise.py)
+    suspected: further alternatives that it is scored against, chosen by responses that were scored before it
+    (probes/scoring/suspicion.py): WITHOUT, ROUNDED and FOUR_BITS, the last two alone of a response of the base
     """
 
     adapter: str
@@ -122,6 +125,7 @@ class ScoringJob:
     unscored: str = ""
     toll: float = 0.0
     of_base: bool = False
+    suspected: tuple[Alternative, ...] = ()
 
     @property
     def response(self) -> Response:
@@ -219,14 +223,27 @@ def alternatives(
     guarantee are those of the ratios (likelihood_ratio_reference.py): the bet is fair because nothing that was written
     decides which alternatives are scored, and those that are not count as L = 1. What breaks it: request ids that
     follow from the answer. Source: docs/mathematics.md#traffic-likelihood-ratio.
+    Those that the job suspects come on top.
     """
-    if job.of_base:
-        return _alternatives_of_base(job, names, asking)
+    accepted = None if job.of_base else names[AdapterVersion(job.adapter)]
+    usual = _alternatives_of_base(job, names, asking) if job.of_base else _of_adapter(job, names, asking)
+    return usual | {who: _faulty(accepted, who) for who in job.suspected if who not in usual}
+
+
+def _faulty(accepted: str | None, who: Alternative) -> Target:
+    """The target that answers as this suspected alternative."""
+    kind = FaultKind.WITHOUT if who.kind is AlternativeKind.WITHOUT else FaultKind.QUANTISED
+    return Target(accepted, Weights.GOLDEN, fault=Fault(kind, who.name or FOUR))
+
+
+def _of_adapter(
+    job: ScoringJob, names: Mapping[AdapterVersion, str], asking: ScoringOptions
+) -> dict[Alternative, Target]:
     accepted, previous = names[AdapterVersion(job.adapter)], AdapterVersion(job.adapter, previous=True)
     copies = {
         HALF_STRENGTH: Target(accepted, Weights.GOLDEN, 0.5),
         DOUBLE_STRENGTH: Target(accepted, Weights.GOLDEN, 2.0),
-        FOUR_BITS: Target(accepted, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
+        FOUR_BITS: _faulty(accepted, FOUR_BITS),
     }
     targets = {copy: copies[copy] for copy in asking.copies}
     if previous in names:
@@ -251,7 +268,7 @@ def _alternatives_of_base(
     adapters = [version for version in names if not version.previous]
     targets = {other_adapter(version.name): Target(names[version], Weights.GOLDEN) for version in adapters}
     if FOUR_BITS in asking.copies:
-        targets[FOUR_BITS] = Target(None, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4"))
+        targets[FOUR_BITS] = _faulty(None, FOUR_BITS)
     if asking.passes is None or asking.passes + 1 >= len(targets):
         return targets
     chosen = drawn(job.request_id, dict.fromkeys(targets, 1.0), asking.passes + 1)
