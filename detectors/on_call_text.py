@@ -788,6 +788,8 @@ MAKE_SCORABLE = (
     "records lack is set in scoring.temperature, and an accepted base that was not kept needs "
     "probes.keep_golden_weights: true and gapwatch enrol {adapter_argument} --replace --why TEXT"
 )
+# The name of a base was given to an adapter; said when the incident of its requests ends by that.
+NAME_IS_AN_ADAPTERS = "{base} is the name of an adapter now: no request names the base any more"
 MAKE_SCORABLE_OF_BASE = (
     "run gapwatch query responses -p subject={base_argument} and read the column detail; a temperature that the "
     "records lack is set in scoring.temperature"

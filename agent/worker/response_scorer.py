@@ -155,7 +155,7 @@ class ResponseScorer:
         while not self._verdicts.empty():
             verdict = self._verdicts.get()
             of_base = verdict.subject_kind is SubjectKind.BASE_REQUESTS
-            self.suspicions.begin(verdict.subject, partial(candidates, self.runner, verdict.subject, of_base))
+            self.suspicions.begin(verdict.subject, partial(candidates, self.runner, verdict.subject, of_base), of_base)
 
     def _embed(self, batch: Sequence[Interaction], stop: Stop) -> list[Interaction]:
         of_adapters = [interaction for interaction in batch if interaction.adapter != self.base]

@@ -12,7 +12,7 @@ are in files of saved state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from shlex import quote
 from typing import Any
 
@@ -29,7 +29,7 @@ from detectors.on_call_text import (
 )
 from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
 from detectors.traffic.leading_alternative import Explanations
-from detectors.traffic.path_recovery import PathRecovery
+from detectors.traffic.path_recovery import PathLikelihood, PathRecovery
 from detectors.traffic.response_summary import AGAINST, ResponseSummary
 from detectors.traffic.sampler_report import SamplerInForce
 from detectors.traffic_records import TrafficRound
@@ -47,6 +47,7 @@ class ResponseIncident:
     drawn_at: parameter of the sampler -> its value when an incident opened whose cause it is
     recovery: evidence that the fault is over, while the incident is open
     explanations: by each alternative, of the responses that counted for the evidence
+    path: of requests that name the base, the likelihood of responses along a path while there is evidence
     """
 
     incident: Incident = field(default_factory=Incident)
@@ -54,6 +55,7 @@ class ResponseIncident:
     drawn_at: Mapping[str, float] = field(default_factory=dict)
     recovery: PathRecovery = field(default_factory=PathRecovery)
     explanations: Explanations = field(default_factory=Explanations)
+    path: PathLikelihood = field(default_factory=PathLikelihood)
 
     @property
     def open(self) -> bool:
@@ -63,7 +65,9 @@ class ResponseIncident:
         drawn_at = {"drawn_at": dict(self.drawn_at)} if self.drawn_at else {}
         recovery = {"recovery": self.recovery.to_json()} if self.open else {}
         explanations = {"explanations": self.explanations.to_json()} if self.explanations.by else {}
-        return {"incident": self.incident.to_json(), **self.counts.to_json(), **drawn_at, **recovery, **explanations}
+        path = {"path": asdict(self.path)} if self.path.n else {}
+        rest = drawn_at | recovery | explanations | path
+        return {"incident": self.incident.to_json(), **self.counts.to_json(), **rest}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
@@ -72,7 +76,8 @@ class ResponseIncident:
         incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
         recovery = PathRecovery.from_json(stored["recovery"]) if "recovery" in stored else PathRecovery()
         explanations = Explanations.from_json(stored["explanations"]) if "explanations" in stored else Explanations()
-        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery, explanations)
+        path = PathLikelihood.from_json(stored["path"]) if "path" in stored else PathLikelihood()
+        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery, explanations, path)
 
 
 def incident_of_responses(stored: Mapping[str, Any]) -> Incident:
@@ -119,7 +124,7 @@ def decide_traffic(
     counts, sampler = counted(before, responses, log_e), estimates.sampler
     good = responses.good and not _still_drawn_otherwise(before, sampler)
     explanations = explained(before, responses, log_e)
-    recovery = _recovered_so_far(before, responses, good)
+    recovery = recovered_so_far(before, responses, good)
     result = RoundResult(
         at=round.at,
         outcome=Outcome.GOOD if good else Outcome.BAD,
@@ -144,7 +149,7 @@ def decide_traffic(
     return measured(blank, step, responses), after
 
 
-def _recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
+def recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
     if not before.open:
         return PathRecovery()
     return before.recovery.after_good(responses.scored, responses.path) if good else before.recovery.after_bad()

@@ -204,10 +204,11 @@ def _scored(
             sampling = task.job.sampling
             assert sampling is not None
             alone = id(task.job) if sampling.penalised else 0
-            groups.setdefault((sampling, alone, task.job.adapter, tuple(task.targets.items())), []).append(task)
+            alike = (sampling, alone, task.job.adapter, task.job.path_from, tuple(task.targets.items()))
+            groups.setdefault(alike, []).append(task)
     scores: dict[int, TokenScores] = {}
-    for alike in groups.values():
-        for window in _windows(alike, _windows_a_call(len(alike[0].targets)) * _step(golden), options):
+    for together in groups.values():
+        for window in _windows(together, _windows_a_call(len(together[0].targets)) * _step(golden), options):
             scores |= _window(golden, window, hidden_states, options)
     return scores
 
@@ -252,7 +253,7 @@ def _window(
         positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain, golden.spacing)
         others = {name: own for name, own in logits.items() if name is not None and name != BASE}
         pieces.append(
-            score_base_torch(logits[BASE], others, positions, options.tokens)
+            score_base_torch(logits[BASE], others, positions, options.tokens, job.path_from)
             if job.of_base
             else score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter))
         )

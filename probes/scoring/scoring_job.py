@@ -112,7 +112,8 @@ class ScoringJob:
     sampling: None where unknown; unscored: why it cannot be scored, whatever its tokens; "" when it can
     toll: nats taken off its e-values where ids were made from text (probes/scoring/tokenise.py)
     suspected: further alternatives that it is scored against, chosen by responses that were scored before it
-    (probes/scoring/suspicion.py): WITHOUT, ROUNDED and FOUR_BITS, the last two alone of a response of the base
+    (probes/scoring/suspicion.py): WITHOUT, ROUNDED and FOUR_BITS; of a response of the base the last two, and the
+    adapter of ``path_from``
     """
 
     adapter: str
@@ -126,6 +127,11 @@ class ScoringJob:
     toll: float = 0.0
     of_base: bool = False
     suspected: tuple[Alternative, ...] = ()
+
+    @property
+    def path_from(self) -> Alternative | None:
+        """Of a response of the base: the adapter from which the likelihood along the path to the base is wanted."""
+        return next((who for who in self.suspected if who.kind is AlternativeKind.OTHER_ADAPTER), None)
 
     @property
     def response(self) -> Response:
@@ -227,7 +233,10 @@ def alternatives(
     """
     accepted = None if job.of_base else names[AdapterVersion(job.adapter)]
     usual = _alternatives_of_base(job, names, asking) if job.of_base else _of_adapter(job, names, asking)
-    return usual | {who: _faulty(accepted, who) for who in job.suspected if who not in usual}
+    faults = [who for who in job.suspected if who not in usual and who.kind is not AlternativeKind.OTHER_ADAPTER]
+    path = job.path_from
+    other = {} if path is None or path in usual else {path: Target(names[AdapterVersion(path.name)], Weights.GOLDEN)}
+    return usual | other | {who: _faulty(accepted, who) for who in faults}
 
 
 def _faulty(accepted: str | None, who: Alternative) -> Target:
@@ -307,7 +316,7 @@ def token_scores(
     wide = {who: side[: len(cut.tokens)].astype(np.float64) for who, side in sides.items()}
     bare = logits(Target(None, Weights.GOLDEN))[: len(cut.tokens)].astype(np.float64)
     if job.of_base:
-        return score_base(bare, wide, cut, asking.tokens)
+        return score_base(bare, wide, cut, asking.tokens, path_from=job.path_from)
     adapter = Target(names[AdapterVersion(job.adapter)], Weights.GOLDEN)
     return score(logits(adapter)[: len(cut.tokens)].astype(np.float64), bare, wide, cut, asking.of(job.adapter))
 
@@ -324,6 +333,7 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         return not_scored(job.adapter, job.request_id, job.pod, job.at, answer.detail)
     greedy, axes = job.sampling.greedy, asking.tokens
     grid, top_ps = ((), ()) if greedy or job.of_base else (axes.grid, axes.top_ps)
+    grid = axes.grid if job.of_base and job.path_from is not None and not greedy else grid
     no_ranks = greedy or job.of_base
     return TrafficScore(
         adapter=job.adapter,

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from detectors.evidence.alternative import Alternative, rounded, without
+from detectors.evidence.alternative import Alternative, AlternativeKind, rounded, without
 from detectors.traffic_records import TrafficScore
 from probes.errors import ProbeError
 from probes.runner import Breakable, Weights
@@ -52,31 +53,45 @@ class Suspicion:
 
     looked: responses that were scored against all of them; gains: nats by which each explained these
     left: responses until it ends
+    others: adapter -> nats by which it explained responses of the base, each as it was drawn
     """
 
     candidates: tuple[Alternative, ...]
+    of_base: bool = False
     looked: int = 0
     gains: tuple[float, ...] = ()
     left: int = LASTING
+    others: Mapping[Alternative, float] = field(default_factory=dict)
 
     def wanted(self, n: int) -> list[tuple[Alternative, ...]]:
         """For each of the next n responses what it is scored against. Those of one batch that come after the first
         ``LOOKS`` wait with their bet: which ones lead is not known yet."""
         if self.looked >= LOOKS:
-            return [self._leading] * n
+            return [(*self._leading, *self._path_from)] * n
         left = LOOKS - self.looked
         return [self.candidates if i < left else () for i in range(n)]
 
     def after(self, score: TrafficScore) -> Suspicion:
         """One response more; it says which ones lead if it was scored against all."""
-        older = replace(self, left=self.left - 1)
         log_l = dict(zip(score.alternatives, score.log_l.tolist(), strict=True))
+        others = dict(self.others)
+        if self.looked < LOOKS:
+            for who, value in log_l.items():
+                if who.kind is AlternativeKind.OTHER_ADAPTER:
+                    others[who] = others.get(who, 0.0) + _mixed(value)
+        older = replace(self, left=self.left - 1, others=others)
         values = np.array([log_l.get(who, math.nan) for who in self.candidates])
         if self.looked >= LOOKS or np.isnan(values).all():
             return older
-        grown = np.nan_to_num(np.logaddexp(math.log1p(-SHARE), math.log(SHARE) + values), nan=0.0)
+        grown = np.nan_to_num(_mixed(values), nan=0.0)
         gains = grown + (np.array(self.gains) if self.gains else 0.0)
         return replace(older, looked=self.looked + 1, gains=tuple(gains.tolist()))
+
+    @property
+    def _path_from(self) -> tuple[Alternative, ...]:
+        """Of a base: the adapter that answers for it if any does, once and for all: from it the likelihood along the
+        path is recorded, which says when the fault is over (detectors/traffic/path_recovery.py)."""
+        return (max(self.others, key=self.others.__getitem__),) if self.of_base and self.others else ()
 
     @property
     def _leading(self) -> tuple[Alternative, ...]:
@@ -91,12 +106,12 @@ class Suspicions:
 
     held: dict[str, Suspicion] = field(default_factory=dict)
 
-    def begin(self, adapter: str, candidates: Callable[[], Sequence[Alternative]]) -> None:
+    def begin(self, adapter: str, candidates: Callable[[], Sequence[Alternative]], of_base: bool = False) -> None:
         """No more than ``MEMBERS`` at a time; one that is suspect already goes on from where it is."""
         if adapter in self.held:
             self.held[adapter] = replace(self.held[adapter], left=LASTING)
         elif len(self.held) < MEMBERS and (faults := tuple(candidates())):
-            self.held[adapter] = Suspicion(faults)
+            self.held[adapter] = Suspicion(faults, of_base)
 
     def applied_to(self, jobs: Sequence[ScoringJob]) -> list[ScoringJob]:
         """Each with what it suspects, in their order."""
@@ -109,6 +124,11 @@ class Suspicions:
             if score.tokens and score.adapter in self.held:
                 self.held[score.adapter] = self.held[score.adapter].after(score)
         self.held = {adapter: own for adapter, own in self.held.items() if own.left > 0}
+
+
+def _mixed(log_l: Any) -> Any:
+    """ln of the e-value where only some responses may show the fault. log_l: a number, or an array of them"""
+    return np.logaddexp(math.log1p(-SHARE), math.log(SHARE) + log_l)
 
 
 def candidates(runner: object, adapter: str, of_base: bool = False) -> tuple[Alternative, ...]:
