@@ -61,7 +61,7 @@ INCIDENTS = f"""\
 SELECT
     subject, {CAUSE_OF_INCIDENT} AS cause, opened_at, ended_at,
     dateDiff('minute', opened_at, coalesce(ended_at, $__toTime)) AS minutes,
-    opened_by AS kind, ended_by, if(reopened = 1, 'reopened', '') AS reopened, notices,
+    severity, owner, opened_by AS kind, ended_by, if(reopened = 1, 'reopened', '') AS reopened, notices,
     arrayStringConcat(arraySort(pods), ', ') AS pods,
     summary, {COMMAND} AS `all of it`, cluster
 FROM incidents(subject = '', cluster = '')
