@@ -30,7 +30,12 @@ MONITORING = "monitoring.podMonitor.enabled=true,monitoring.prometheusRule.enabl
 
 @pytest.fixture(scope="module")
 def operators(api: httpx.Client) -> httpx.Client:
-    """A cluster that knows the two kinds of the Prometheus operator, by name: their fields are not checked."""
+    define_kinds_of_operators(api)
+    return api
+
+
+def define_kinds_of_operators(api: httpx.Client) -> None:
+    """The two kinds of the Prometheus operator, by name: their fields are not checked."""
     for kind in ("PodMonitor", "PrometheusRule"):
         plural = f"{kind.lower()}s"
         schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
@@ -45,7 +50,6 @@ def operators(api: httpx.Client) -> httpx.Client:
         }
         answer = api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=definition)
         assert answer.status_code == httpx.codes.CREATED, answer.text
-    return api
 
 
 def stored(api: httpx.Client, namespace: str, release: str) -> dict[str, dict[str, Any]]:
