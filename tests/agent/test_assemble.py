@@ -286,7 +286,7 @@ def test_what_each_sidecar_asks_its_engine_counts_in_each_pod_beside_what_witnes
     models = tuple(model.model_copy(update={"served": served}) for model in one.models)
     both = of_sidecars(one.model_copy(update={"models": models}), 64)
     assert stream_counts(one) == {60.0: 8}
-    in_modes = 4 + 3 * len(Mode)
+    in_modes = 4 * (1 + len(Mode))
     assert stream_counts(both) == {60.0: 8, 600.0: in_modes * 64}
     by_engine_alone = tuple(model.model_copy(update={"path": None}) for model in models)
     assert stream_counts(both.model_copy(update={"models": by_engine_alone})) == {600.0: in_modes * 64}
