@@ -124,6 +124,7 @@ def _wait_for_cause(world: World) -> None:
     """Replays of faults, which the worker does after an alarm."""
     answered = (Reason.CAUSE_REFINED, Reason.CAUSE_KEPT)
     if not any(verdict.reason in answered for verdict in world.sink.verdicts):
+        world.clock.advance(1.0)  # they take their time
         world.turn_until(lambda: any(verdict.reason in answered for verdict in world.sink.verdicts))
 
 
