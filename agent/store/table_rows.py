@@ -36,6 +36,20 @@ class TableRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Insert:
+    """Rows of one table, sent unchanged under one deduplication token until the store has them."""
+
+    table: str
+    rows: tuple[Row, ...]
+    token: str
+
+    def halves(self) -> tuple[Insert, Insert]:
+        middle = len(self.rows) // 2
+        first, second = self.rows[:middle], self.rows[middle:]
+        return Insert(self.table, first, f"{self.token}:a"), Insert(self.table, second, f"{self.token}:b")
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Which agent stores: a column or two of every row. store_text: keep production text (off unless configured)
 
@@ -60,6 +74,11 @@ def when(at: float) -> datetime:
     A nonsensical time of a producer must cost neither its record nor those beside it: nan is the epoch.
     """
     return datetime.fromtimestamp(0.0 if math.isnan(at) else min(max(at, FIRST), LAST), UTC)
+
+
+def plain(value: Any) -> Any:
+    """Arrays of numbers as lists, everything else as it is."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def fields_of(record: Any, names: Iterable[str]) -> Row:

@@ -915,3 +915,26 @@ SELECT
     number > 1 AND opened_at < lagInFrame(ended_at) OVER former + INTERVAL 1 DAY AS reopened
 FROM whole
 WINDOW former AS (PARTITION BY cluster, dedup_key ORDER BY number ROWS BETWEEN 1 PRECEDING AND CURRENT ROW);
+-- 030_tokens_for_a_week.sql
+
+ALTER TABLE verdicts MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE evidence MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE notices MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE flips MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE comparisons MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE interactions MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE request_counts MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE batches MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE aside MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE embeddings MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE traffic_scores MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE heartbeats MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE goldens MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE calibrations MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE traffic_rounds MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE states MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds_hourly MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds_daily MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE verdicts_daily MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE requests_hourly MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
