@@ -17,7 +17,7 @@ from agent.cli.query import Ask, asking
 from agent.clock import Clock
 from agent.config import Config, load, moment
 from agent.errors import Refused
-from agent.report.contents import COMPARED, Rows, contents_of
+from agent.report.contents import COMPARED, Rows, contents_of, number_of
 from agent.report.evidently_report import compared, described
 from agent.report.page import Course, Report, differences, rendered
 from agent.report.plots import shown_span
@@ -134,10 +134,9 @@ def _span(option: str, text: str, now: float) -> Span:
 def _by_incident(store: _Store, options: ReportOptions, config: Config) -> _Chosen | None:
     """The incident that is named, else the latest that is open, or ended, of the adapter or of its base."""
     every = store.rows("incidents", days=str(YEARS_D))
-    names = {options.adapter, config.adapter(options.adapter)[0].name} if options.adapter else set()
-    wanted = options.incident or next(
-        (f"{row['subject_kind']}/{row['subject']}" for row in every if not names or row["subject"] in names), ""
-    )
+    names = _names_of(options.adapter, config) if options.adapter else ()
+    listed = [f"{row['subject_kind']}/{row['subject']}" for row in every]
+    wanted = options.incident or next((name for name in listed if not names or name in names), "")
     story = story_of(store.ask_one, wanted, store.cluster, store.now()) if wanted else None
     if story is None:
         return None
@@ -149,6 +148,12 @@ def _by_incident(store: _Store, options: ReportOptions, config: Config) -> _Chos
     onsets = [row for subject in sorted(around) for row in store.rows("onsets", subject=subject, days=str(YEARS_D))]
     windows = windows_of(itself, related, onsets, store.now())
     return _Chosen(adapter, str(incident["subject"]), windows, story)
+
+
+def _names_of(adapter: str, config: Config) -> tuple[str, str]:
+    """Of the incidents that concern it: its own, and its base's."""
+    model, _ = config.adapter(adapter)
+    return f"{SubjectKind.ADAPTER}/{adapter}", f"{SubjectKind.BASE}/{model.name}"
 
 
 def _same(row: Row, incident: Row) -> bool:
@@ -198,16 +203,12 @@ def _course(store: _Store, chosen: _Chosen) -> Course:
         for subject in {chosen.subject, chosen.adapter}
     }
     levels = rows[chosen.subject]
-    threshold = _number(levels[-1]["log_threshold"]) if levels else math.nan
+    threshold = number_of(levels[-1]["log_threshold"]) if levels else math.nan
     return Course(_series(levels, "log_e"), _series(rows[chosen.adapter], "retention"), threshold)
 
 
 def _series(rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
-    return [(seconds_of(row["at"]), _number(row[name])) for row in rows]
-
-
-def _number(value: Any) -> float:
-    return math.nan if value is None else float(value)
+    return [(seconds_of(row["at"]), number_of(row[name])) for row in rows]
 
 
 def _story(story: Story | None) -> Mapping[str, Sequence[str]]:

@@ -164,8 +164,13 @@ def _columns(part: str, names: Mapping[str, str], healthy: Sequence[Row], incide
 
 def _finite(rows: Sequence[Row], name: str) -> Doubles:
     """Without those that were not recorded; of tokens that is 0."""
-    values = np.array([math.nan if row[name] is None else row[name] for row in rows], dtype=np.float64)
+    values = np.array([number_of(row[name]) for row in rows], dtype=np.float64)
     return values[np.isfinite(values) & (values > 0 if name in COUNTED else True)]
+
+
+def number_of(value: Any) -> float:
+    """A running agent gives its answers as JSON, in which no number is null."""
+    return math.nan if value is None else float(value)
 
 
 def _vectors(rows: Sequence[Row]) -> Doubles:
@@ -197,12 +202,9 @@ def _texts(side: str, name: str, healthy: Sequence[Row], incident: Sequence[Row]
 
 
 def _moved(healthy: Sequence[Row], incident: Sequence[Row]) -> tuple[MovedCanary, ...]:
-    before = {row["canary"]: float(row["retention"]) for row in healthy}
-    moved = [
-        MovedCanary(str(row["canary"]), before[row["canary"]], float(row["retention"]))
-        for row in incident
-        if row["canary"] in before
-    ]
+    before, after = ({row["canary"]: number_of(row["retention"]) for row in rows} for rows in (healthy, incident))
+    both = [MovedCanary(str(name), before[name], after[name]) for name in after if name in before]
+    moved = [canary for canary in both if math.isfinite(canary.healthy) and math.isfinite(canary.incident)]
     return tuple(sorted(moved, key=lambda canary: -abs(canary.incident - canary.healthy)))
 
 
