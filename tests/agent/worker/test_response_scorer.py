@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from agent.worker.response_scorer import ResponseScorer
-from detectors.evidence.alternative import PREVIOUS
-from detectors.records import Reason
+from detectors.evidence.alternative import PREVIOUS, AlternativeKind
+from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
 from detectors.traffic_records import ScoringMode, Side
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, Unmonitorable
@@ -21,6 +21,8 @@ from probes.runner import Weights
 from probes.runners.memory import Config, Runner
 from probes.scoring.interaction import Interaction
 from probes.scoring.scoring_job import ScoringOptions
+from probes.scoring.suspicion import LEADING, LOOKS
+from tests.agent import findings
 from tests.probes.worlds import ADAPTERS, enrolled, never
 
 
@@ -201,3 +203,40 @@ def test_a_base_that_no_adapter_was_accepted_on_scores_nothing(responses: Respon
     responses.process([of_base("b")], {}, never)
     details = [score.detail for score in responses.take().scores]
     assert "accepted base" in details[0] and "golden record" in details[1]
+
+
+def judged(status: Status, subject: str = "alpha", kind: SubjectKind = SubjectKind.ADAPTER) -> Verdict:
+    return findings.verdict(status, subject=subject, subject_kind=kind, share_of=ShareOf.RESPONSES)
+
+
+def kinds(responses: ResponseScorer) -> list[set[AlternativeKind]]:
+    suspected = {AlternativeKind.WITHOUT, AlternativeKind.ROUNDED, AlternativeKind.FOUR_BITS}
+    return [suspected.intersection(who.kind for who in score.alternatives) for score in responses.take().scores]
+
+
+def test_once_an_adapter_is_suspect_its_responses_are_scored_against_what_may_be_at_fault(
+    responses: ResponseScorer, golden: Golden
+) -> None:
+    batch = [sampled(f"r{i}") for i in range(LOOKS + 1)]
+    responses.process(batch[:2], {"alpha": golden}, never)
+    assert kinds(responses) == [set(), set()], "of an adapter that is well nothing more is scored"
+    responses.judged(judged(Status.SUSPECT))
+    responses.process(batch, {"alpha": golden}, never)
+    everything = {AlternativeKind.WITHOUT, AlternativeKind.ROUNDED, AlternativeKind.FOUR_BITS}
+    assert kinds(responses) == [everything] * LOOKS + [set()]
+    responses.process(batch[:1], {"alpha": golden}, never)
+    (score,) = responses.take().scores
+    more = set(score.alternatives) & set(responses.suspicions.held["alpha"].candidates)
+    assert len(more) == LEADING
+
+
+def test_from_the_adapter_that_fits_suspect_requests_of_the_base_the_path_is_recorded(
+    responses: ResponseScorer, golden: Golden
+) -> None:
+    responses.base = "toy-base"
+    responses.judged(judged(Status.SUSPECT, "toy-base", SubjectKind.BASE_REQUESTS))
+    responses.process([of_base(f"r{i}") for i in range(LOOKS)], {"alpha": golden}, never)
+    assert not any(score.path.size for score in responses.take().scores)
+    responses.process([of_base("later")], {"alpha": golden}, never)
+    (score,) = responses.take().scores
+    assert score.path.size == score.path_log_lik.size > 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.worker import BATCH, EVENTS_APART_S, EVENTS_EVERY_S, TURN_S, Result, Schedule, WatchedBase, Worker
-from detectors.records import BaseRound, Cause, FilesRound, Floats, Reason, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Cause, FilesRound, Floats, Reason, ShareOf, Status, SubjectKind, Verdict
 from probes.canaries.watched_files import WatchedFiles
 from probes.errors import NoMemory, Unreplayable
 from probes.golden.archive import save
@@ -108,6 +109,21 @@ def test_each_base_has_a_batch_in_a_turn_however_much_waits_for_another(
     worker.submit(sampled(*(findings.interaction(n, "a") for n in range(50))))
     worker.submit(sampled(*(findings.interaction(n, "b") for n in range(3)), findings.interaction(9, "unwatched")))
     assert embedded(worker.turn()) == {"base-of-a": BATCH, "base-of-b": 3}
+
+
+def test_a_verdict_by_responses_that_says_suspect_reaches_what_scores_them_and_no_other_does(
+    bases: list[WatchedBase], clock: HandClock
+) -> None:
+    worker, scorer = Turned(bases, ALONE, clock), bases[0].responses
+    assert scorer is not None
+    by_responses = partial(findings.verdict, base="base-of-a", subject="a", share_of=ShareOf.RESPONSES)
+    worker.submit(by_responses(Status.HEALTHY))
+    worker.submit(by_responses(Status.SUSPECT, subject_kind=SubjectKind.BASE))
+    worker.submit(findings.verdict(Status.SUSPECT, base="base-of-a", subject="a", share_of=ShareOf.DRAWS))
+    assert scorer._verdicts.empty()
+    worker.submit(by_responses(Status.SUSPECT))
+    worker.submit(by_responses(Status.DEGRADED, reason=Reason.ALARM))
+    assert [scorer._verdicts.get().status for _ in range(2)] == [Status.SUSPECT, Status.DEGRADED]
 
 
 def test_what_was_handed_out_before_is_not_scored_again(bases: list[WatchedBase], clock: HandClock) -> None:
