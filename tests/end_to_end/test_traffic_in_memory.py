@@ -17,7 +17,7 @@ from agent.worker.response_feed import GRACE_S
 from agent.worker.silence import STUCK_S
 from detectors import on_call_text
 from detectors.kinds import embedding_drift
-from detectors.records import Cause, Evidence, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Evidence, Fault, FaultKind, Reason, Status, SubjectKind, Verdict
 from detectors.traffic_records import Calibration, Embedding, ScoringMode, Side, TrafficRound
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target, Weights
 from probes.runners.memory import Runner, golden_name
@@ -33,12 +33,15 @@ def alone(tmp_path: Path, goldens: Path) -> Iterator[World]:
         yield opened
 
 
-def serve(world: World, adapter: str, writer: str | None, n: int = 8, pods: int = 2, **sampling: float) -> None:
+def serve(
+    world: World, adapter: str, writer: str | Target | None, n: int = 8, pods: int = 2, **sampling: float
+) -> None:
     """Requests under the adapter's name, answered as ``writer`` would (None: the base), as accepted."""
+    target = writer if isinstance(writer, Target) else Target(writer, Weights.GOLDEN)
     for number in range(n):
         messages = [{"role": "user", "content": f"{adapter} asks {number} at {world.clock.now()}"}]
         prompt = world.runner.encode_chat(messages)
-        output = world.runner.generate(Target(writer, Weights.GOLDEN), prompt, 24, lambda: False)
+        output = world.runner.generate(target, prompt, 24, lambda: False)
         body = {
             "schema": "gapwatch.v1",
             "request_id": f"{adapter}-{world.clock.now()}-{number}",
@@ -153,6 +156,21 @@ def test_another_adapter_under_the_name_is_named(alone: World) -> None:
     turn(alone, 16)
     verdict = latest(alone, "alpha")
     assert verdict.cause is Cause.WRONG_ADAPTER and "fit beta better" in verdict.explanation
+
+
+def test_a_block_that_the_engine_lost_pages_and_is_named(alone: World) -> None:
+    """Files are as accepted, and no alternative of every response is like it."""
+    lost = Target("alpha", Weights.GOLDEN, fault=Fault(FaultKind.WITHOUT, "part.0"))
+    first_round(alone)
+    for _ in range(4):
+        serve(alone, "alpha", lost)
+        serve(alone, "beta", "beta")
+        turn(alone, 16)
+    verdict = latest(alone, "alpha")
+    assert (verdict.status, verdict.cause) == (Status.DEGRADED, Cause.PARTLY_APPLIED), verdict
+    assert "fit alpha without its part.0 better" in verdict.explanation
+    (page,) = pages(alone)
+    assert page.dedup_key == "gapwatch/test/adapter/alpha"
 
 
 def test_a_stale_version_under_the_name_is_told_as_that(tmp_path: Path, goldens: Path) -> None:
