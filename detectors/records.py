@@ -69,7 +69,7 @@ class Reason(StrEnum):
     ALARM = "alarm"  # degraded: the e-detector passed the fleet's threshold in this round
     STILL_DEGRADED = "still_degraded"  # degraded: open incident, another bad round
     RECOVERING = "recovering"  # degraded: a good round, not yet enough of them or of evidence to end it
-    CAUSE_REFINED = "cause_refined"  # degraded: replayed faults name the cause of the open incident better
+    CAUSE_REFINED = "cause_refined"  # degraded: replayed or suspected faults name the open incident's cause better
     CAUSE_KEPT = "cause_kept"  # degraded: no replayed fault does, or none could be replayed
     RESOLVED = "resolved"  # healthy: good rounds and evidence enough have ended the incident
     NOT_REPLAYED_YET = "not_replayed_yet"

@@ -119,8 +119,11 @@ def verdict_pairs(
     before: dict[VerdictKey, list[Row]] = defaultdict(list)
     by_replay: dict[VerdictKey, list[Row]] = defaultdict(list)
     for row in then:
-        kind = by_replay if row["reason"] in BY_REPLAY else before
-        kind[row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])].append(row)
+        key = row["pod"], row["subject_kind"], row["subject"], seconds(row["at"])
+        # A round of responses refines a cause by itself, and does so again.
+        comes_again = any(own["reason"] == row["reason"] for own in now.get(key, ()))
+        kind = by_replay if row["reason"] in BY_REPLAY and not comes_again else before
+        kind[key].append(row)
     _fill_runs(before, {**_of_every_subject(blind, before), **now})
     keys = sorted({*now, *before, *by_replay}, key=lambda key: (key[0], key[3], key[1], key[2]))
     refined = _refined(keys, before, by_replay)

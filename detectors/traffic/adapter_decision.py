@@ -18,6 +18,7 @@ from typing import Any
 
 from detectors.diagnosis.response_cause import ResponseCounts, diagnose_responses
 from detectors.diagnosis.wording import words_of
+from detectors.evidence.alternative import Alternative, AlternativeKind
 from detectors.on_call_text import (
     LOOK_AT_REQUESTS,
     MAKE_SCORABLE,
@@ -28,7 +29,7 @@ from detectors.on_call_text import (
     RESPONSES_SCORED,
 )
 from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
-from detectors.traffic.leading_alternative import Explanations
+from detectors.traffic.leading_alternative import SUSPECTED, Explanations
 from detectors.traffic.path_recovery import PathLikelihood, PathRecovery
 from detectors.traffic.response_summary import AGAINST, ResponseSummary
 from detectors.traffic.sampler_report import SamplerInForce
@@ -140,13 +141,20 @@ def decide_traffic(
         step, drawn_at = step.with_cause(_by_sampler(adapter, sampler)), sampler.moved
     elif step.shows_cause and (responses.bad or step.after.cause is not Cause.SAMPLING_CHANGED):
         diagnosis = diagnose_responses(adapter, counts, explanations.leading, estimates.strength, blank.identity)
-        step, drawn_at = step.with_cause(words_of(diagnosis)), {}
+        step, drawn_at = _refined(step.with_cause(words_of(diagnosis)), explanations.leading), {}
     if step.reason is Reason.ALARM:
         recovery = PathRecovery.since(estimates.strength)
     if step.reason is Reason.RESOLVED:
         counts, recovery, explanations = ResponseCounts(), PathRecovery(), Explanations()
     after = ResponseIncident(step.after, counts, drawn_at, recovery, explanations)
     return measured(blank, step, responses), after
+
+
+def _refined(step: Step, leading: Alternative | None) -> Step:
+    """A cause that only a suspicion could name comes after the page, whoever has that is told of it."""
+    is_new = step.reason is Reason.STILL_DEGRADED and step.after.cause is not step.before.cause
+    is_late = leading is not None and leading.kind in (*SUSPECTED, AlternativeKind.FOUR_BITS)
+    return replace(step, reason=Reason.CAUSE_REFINED) if is_new and is_late else step
 
 
 def recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:

@@ -10,12 +10,12 @@ import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.response_cause import ResponseCounts
-from detectors.evidence.alternative import Alternative
+from detectors.evidence.alternative import BASE, Alternative, interpolation, without
 from detectors.monitor import Monitor
 from detectors.records import Cause, Evidence, Interval, Reason, ShareOf, Status, Verdict
 from detectors.traffic.adapter_decision import ResponseEstimates, ResponseIncident, decide_traffic
 from detectors.traffic.response_summary import summarise
-from detectors.traffic_records import TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficScore
 from detectors.verdicts.incident import Incident, Rules
 from tests.detectors.responses import AGAINST, FOR, evidence, on_path, score, traffic_round, unscored
 
@@ -248,3 +248,21 @@ def test_a_cause_once_named_does_not_become_unknown() -> None:
 def test_what_is_remembered_survives_json() -> None:
     before = alarmed(score(AGAINST, pod="b"), score(FOR, pod="a"))
     assert ResponseIncident.from_json(json.loads(json.dumps(before.to_json()))) == before
+
+
+def test_a_cause_that_only_a_suspicion_can_name_refines_the_page_once() -> None:
+    """The page goes out with the best of base and path; what is scored after it says which block is missing."""
+    monitor, lost = Monitor(Rules(Tolerances(), 15.3)), without("mlp")
+    path = interpolation(0.5)
+
+    def verdict(number: int, log_l: dict[Alternative, float]) -> Verdict:
+        values = np.array(list(log_l.values()), np.float32)
+        score_ = TrafficScore("router", "r", "", 0.0, ScoringMode.SAMPLED, 14, tuple(log_l), values)
+        judged = monitor.observe(traffic_round(*[score_] * 4, number=number)).verdicts
+        return next(v for v in judged if v.subject == "router")
+
+    alarm = verdict(0, {BASE: -13.0, path: 25.0})
+    assert (alarm.reason, alarm.cause) == (Reason.ALARM, Cause.WRONG_STRENGTH)
+    said = [verdict(number, {BASE: -13.0, path: 25.0, lost: 34.0}) for number in range(1, 4)]
+    assert [v.reason for v in said] == [Reason.CAUSE_REFINED, Reason.STILL_DEGRADED, Reason.STILL_DEGRADED]
+    assert {v.cause for v in said} == {Cause.PARTLY_APPLIED} and "router without its mlp" in said[0].explanation
