@@ -29,6 +29,9 @@ from detectors.traffic_records import TrafficRound
 from detectors.verdicts.incident import BY_RESPONSES, Incident, Outcome, RoundResult, Rules, Step, advance
 from detectors.verdicts.report import report, unjudged
 
+# Responses that say how much of the base is left, where there was no path before the alarm.
+LEAST_WITH_PATH = 8
+
 
 def decide_base_requests(
     round: TrafficRound,
@@ -70,7 +73,7 @@ def decide_base_requests(
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose_base_requests(round.base, counts, explanations.leading)))
     path = _path(before, responses, log_e)
-    if step.reason is Reason.ALARM:
+    if step.reason is Reason.ALARM or (before.open and recovery.left is None and path.n >= LEAST_WITH_PATH):
         recovery, path = PathRecovery.since(_left(path)), PathLikelihood()
     if step.reason is Reason.RESOLVED:
         counts, explanations, recovery = ResponseCounts(), Explanations(), PathRecovery()
@@ -98,8 +101,11 @@ def _ended_by_name(
 
 
 def _path(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> PathLikelihood:
-    """Of the responses since there was evidence, until the alarm; from another grid on of those on that."""
-    if before.open or log_e <= 0.0:
+    """Of the responses since there was evidence; while an incident is open, of those of bad rounds, until they have
+    said how much of the base is left. From another grid on of those on that."""
+    if before.open and (responses.good or before.recovery.left is not None):
+        return before.path
+    if not before.open and log_e <= 0.0:
         return PathLikelihood()
     past, latest = before.path, responses.path
     return latest if past.grid and latest.grid and past.grid != latest.grid else past.joined(latest)

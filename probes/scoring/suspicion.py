@@ -33,6 +33,8 @@ from probes.scoring.scoring_job import ScoringJob
 LOOKS = 16
 # Scored against afterwards, as many as the passes that a response has by default.
 LEADING = 2
+# Responses of a base by which its path is chosen.
+CHOOSING = 4
 # Responses after which a suspicion ends that no verdict renews.
 LASTING = 64
 # Adapters of a base that are suspect at a time: what is wrong with their base shows in a few.
@@ -54,6 +56,8 @@ class Suspicion:
     looked: responses that were scored against all of them; gains: nats by which each explained these
     left: responses until it ends
     others: adapter -> nats by which it explained responses of the base, each as it was drawn
+    path_from: of a base the adapter that answers for it if any does, once and for all after ``CHOOSING`` responses:
+    from it the likelihood along the path is recorded, by which detectors/traffic/path_recovery.py ends the incident
     """
 
     candidates: tuple[Alternative, ...]
@@ -62,24 +66,21 @@ class Suspicion:
     gains: tuple[float, ...] = ()
     left: int = LASTING
     others: Mapping[Alternative, float] = field(default_factory=dict)
+    path_from: Alternative | None = None
 
     def wanted(self, n: int) -> list[tuple[Alternative, ...]]:
         """For each of the next n responses what it is scored against. Those of one batch that come after the first
         ``LOOKS`` wait with their bet: which ones lead is not known yet."""
+        path = () if self.path_from is None else (self.path_from,)
         if self.looked >= LOOKS:
-            return [(*self._leading, *self._path_from)] * n
+            return [(*self._leading, *path)] * n
         left = LOOKS - self.looked
-        return [self.candidates if i < left else () for i in range(n)]
+        return [(*(self.candidates if i < left else ()), *path) for i in range(n)]
 
     def after(self, score: TrafficScore) -> Suspicion:
         """One response more; it says which ones lead if it was scored against all."""
         log_l = dict(zip(score.alternatives, score.log_l.tolist(), strict=True))
-        others = dict(self.others)
-        if self.looked < LOOKS:
-            for who, value in log_l.items():
-                if who.kind is AlternativeKind.OTHER_ADAPTER:
-                    others[who] = others.get(who, 0.0) + _mixed(value)
-        older = replace(self, left=self.left - 1, others=others)
+        older = replace(self._with_others(log_l), left=self.left - 1)
         values = np.array([log_l.get(who, math.nan) for who in self.candidates])
         if self.looked >= LOOKS or np.isnan(values).all():
             return older
@@ -87,11 +88,13 @@ class Suspicion:
         gains = grown + (np.array(self.gains) if self.gains else 0.0)
         return replace(older, looked=self.looked + 1, gains=tuple(gains.tolist()))
 
-    @property
-    def _path_from(self) -> tuple[Alternative, ...]:
-        """Of a base: the adapter that answers for it if any does, once and for all: from it the likelihood along the
-        path is recorded, which says when the fault is over (detectors/traffic/path_recovery.py)."""
-        return (max(self.others, key=self.others.__getitem__),) if self.of_base and self.others else ()
+    def _with_others(self, log_l: Mapping[Alternative, float]) -> Suspicion:
+        adapters = [who for who in log_l if who.kind is AlternativeKind.OTHER_ADAPTER]
+        if not self.of_base or self.path_from is not None or not adapters:
+            return self
+        others = dict(self.others) | {who: self.others.get(who, 0.0) + float(_mixed(log_l[who])) for who in adapters}
+        chosen = max(others, key=others.__getitem__) if self.looked + 1 >= CHOOSING else None
+        return replace(self, others=others, path_from=chosen)
 
     @property
     def _leading(self) -> tuple[Alternative, ...]:

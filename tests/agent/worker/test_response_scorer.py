@@ -21,7 +21,7 @@ from probes.runner import Weights
 from probes.runners.memory import Config, Runner
 from probes.scoring.interaction import Interaction
 from probes.scoring.scoring_job import ScoringOptions
-from probes.scoring.suspicion import LEADING, LOOKS
+from probes.scoring.suspicion import CHOOSING, LEADING, LOOKS
 from tests.agent import findings
 from tests.probes.worlds import ADAPTERS, enrolled, never
 
@@ -235,7 +235,7 @@ def test_from_the_adapter_that_fits_suspect_requests_of_the_base_the_path_is_rec
 ) -> None:
     responses.base = "toy-base"
     responses.judged(judged(Status.SUSPECT, "toy-base", SubjectKind.BASE_REQUESTS))
-    responses.process([of_base(f"r{i}") for i in range(LOOKS)], {"alpha": golden}, never)
+    responses.process([of_base(f"r{i}") for i in range(CHOOSING)], {"alpha": golden}, never)
     assert not any(score.path.size for score in responses.take().scores)
     responses.process([of_base("later")], {"alpha": golden}, never)
     (score,) = responses.take().scores
