@@ -84,6 +84,7 @@ def _settings(folder: Path, base: str, adapter: str, bootstrap: str, pagerduty: 
         "kafka": {"bootstrap_servers": [bootstrap], "topic": TOPIC, "auto_offset_reset": "earliest"},
         "sampling": {"rate": 1.0, "per_adapter_per_minute": 1000},
         "scoring": {"every": 5.0},
+        "clickhouse": {"dsn": f"chdb://{folder / 'store'}"},
         "probes": {"canaries": False, "golden_dir": str(HELPDESK / "golden"), "cache_dir": str(cache_dir())},
         "alerts": {"pagerduty": {"routing_key_file": str(folder / "routing-key"), "url": pagerduty}},
     }
