@@ -23,7 +23,7 @@ from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import Faults, ToyEngine
 
 NOISE = 0.03  # nats: published between a trainer and vLLM in bfloat16
-REPEATS, HEALTHY_ROUNDS, MOST_ROUNDS = 6, 1, 4
+REPEATS, HEALTHY_ROUNDS, MOST_ROUNDS = 8, 1, 4
 
 
 @dataclass(frozen=True, slots=True)

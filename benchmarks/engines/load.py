@@ -30,7 +30,7 @@ from probes.serving.json_form import samples
 
 CLIENTS = 2
 PROMPT_TOKENS, WRITTEN = 160, 48
-PAIRS, BLOCK_S = 6, 30.0
+PAIRS, BLOCK_S = 6, 25.0
 ROUND_WITHIN_S = 400.0
 ROUNDS = r"gapwatch_rounds_total"
 

@@ -27,7 +27,7 @@ from examples.helpdesk.data import examples
 from probes.artefacts.base_files import packaged_gguf, resolve
 
 SAMPLED = {"temperature": 0.7, "top_p": 0.95, "max_tokens": 24, "return_token_ids": True}
-SCORED_WITHIN_S, PAGED_WITHIN_S = 300.0, 90.0
+SCORED_WITHIN_S, PAGED_WITHIN_S = 900.0, 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +84,7 @@ def _settings(folder: Path, base: str, adapter: str, bootstrap: str, pagerduty: 
         "kafka": {"bootstrap_servers": [bootstrap], "topic": TOPIC, "auto_offset_reset": "earliest"},
         "sampling": {"rate": 1.0, "per_adapter_per_minute": 1000},
         "scoring": {"every": 5.0},
+        "clickhouse": {"dsn": f"chdb://{folder / 'store'}"},
         "probes": {"canaries": False, "golden_dir": str(HELPDESK / "golden"), "cache_dir": str(cache_dir())},
         "alerts": {"pagerduty": {"routing_key_file": str(folder / "routing-key"), "url": pagerduty}},
     }
