@@ -14,9 +14,11 @@ from dashboards.fragments import (
     SUBJECTS,
     WHY,
     cause,
+    largest_and_rest,
     requests,
 )
 
+MOST_ROWS, MOST_INCIDENTS = 40, 100
 # A row holds until the next one of its pod and subject, and at most an hour: verdicts are stored on change and once an
 # hour. So at each moment at which a pod says something, what the others said last still holds.
 STATES = f"""\
@@ -28,9 +30,16 @@ WITH said AS (
     WHERE at > $__fromTime - INTERVAL 1 HOUR AND at <= $__toTime AND {IN_CLUSTERS} AND {OF_SUBJECTS}
     GROUP BY cluster, subject_kind, subject, pod, time
 ),
+worst AS (
+    SELECT cluster, subject_kind, subject FROM said GROUP BY cluster, subject_kind, subject
+    ORDER BY max(place) DESC, max(time) DESC, subject LIMIT {MOST_ROWS}
+),
 moments AS (
     SELECT t.cluster AS cluster, t.subject_kind AS subject_kind, t.subject AS subject, t.time AS time, p.pod AS pod
-    FROM (SELECT DISTINCT cluster, subject_kind, subject, time FROM said) AS t
+    FROM (
+        SELECT DISTINCT cluster, subject_kind, subject, time FROM said
+        WHERE (cluster, subject_kind, subject) IN (SELECT * FROM worst)
+    ) AS t
         INNER JOIN (SELECT DISTINCT cluster, subject_kind, subject, pod FROM said) AS p
         ON t.cluster = p.cluster AND t.subject_kind = p.subject_kind AND t.subject = p.subject
 )
@@ -75,15 +84,18 @@ SELECT
 FROM incidents(subject = '', cluster = '')
 WHERE opened_at <= $__toTime AND (ended_at IS NULL OR ended_at >= $__fromTime) AND {IN_CLUSTERS} AND {OF_SUBJECTS}"""
 
-REQUESTS = f"""\
+REQUESTS = largest_and_rest(
+    f"""\
 SELECT time, toString(adapter) AS series, sum(n) AS requests
 FROM (
 {requests("$__timeInterval(minute)", f"{IN_CLUSTERS} AND {OF_ADAPTERS_BY_NAME}")}
 )
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""",
+    "requests",
+)
 
 # From the onset, or from the begin of the window where that is later. Of a base: of the adapters that its alarm named.
+# The difference of two running totals, because incidents of one adapter may be many.
 TOUCHED = f"""\
 WITH spans AS (
     SELECT
@@ -95,21 +107,31 @@ WITH spans AS (
         SELECT * FROM incidents(subject = '', cluster = '')
         WHERE opened_at <= $__toTime AND (ended_at IS NULL OR ended_at >= $__fromTime) AND opened_by != 'cannot_tell'
             AND {IN_CLUSTERS} AND {OF_SUBJECTS}
+        ORDER BY opened_at DESC LIMIT {MOST_INCIDENTS}
     ) AS i ASOF LEFT JOIN (
         SELECT cluster, subject_kind, subject, at, members, onset_after, onset_by FROM verdicts
         WHERE reason = 'alarm' AND at <= $__toTime
     ) AS a ON i.cluster = a.cluster AND i.subject_kind = a.subject_kind AND i.subject = a.subject
         AND i.opened_at >= a.at
 ),
-counts AS (
-{requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND adapter IN (SELECT adapter FROM spans)", by_minute=True)}
+(SELECT arrayDistinct(groupArray(toString(adapter))) FROM spans) AS touched_adapters,
+(SELECT min(first_minute) FROM spans) AS earliest,
+totals AS (
+    SELECT cluster, adapter, time, sum(sum(q.n)) OVER (PARTITION BY cluster, adapter ORDER BY time) AS total
+    FROM (
+{requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND has(touched_adapters, toString(adapter))", by_minute=True)}
+    ) AS q
+    WHERE time >= earliest
+    GROUP BY cluster, adapter, time
 )
 SELECT
-    s.subject AS subject, s.adapter AS adapter,
-    sumIf(c.n, c.time >= s.first_minute AND c.time <= s.last_minute) AS requests, s.cause AS cause,
+    s.subject AS subject, s.adapter AS adapter, s.upto - before.total AS requests, s.cause AS cause,
     s.opened_at AS opened_at
-FROM spans AS s LEFT JOIN counts AS c ON s.cluster = c.cluster AND s.adapter = c.adapter
-GROUP BY subject, cause, opened_at, adapter
+FROM (
+    SELECT s.*, until.total AS upto FROM spans AS s ASOF LEFT JOIN totals AS until
+        ON s.cluster = until.cluster AND s.adapter = until.adapter AND s.last_minute >= until.time
+) AS s ASOF LEFT JOIN totals AS before
+    ON s.cluster = before.cluster AND s.adapter = before.adapter AND s.first_minute > before.time
 ORDER BY opened_at DESC, requests DESC"""
 
 SINCE = Dashboard(
@@ -123,7 +145,7 @@ SINCE = Dashboard(
         Panel(
             "states",
             "Who was degraded when?",
-            "Of several pods the worst. A stretch of 'unmonitorable' is not 'healthy': nobody could tell.",
+            "The 40 that were worst; of several pods the worst. 'unmonitorable' is not 'healthy': nobody could tell.",
             STATES,
             Shape.STATES,
             width=19,
@@ -158,7 +180,7 @@ SINCE = Dashboard(
         Panel(
             "touched",
             "How many requests were served while it was degraded?",
-            "From the onset, by the minute, within this window. Exact counts, of all requests, not of the sampled ones."
+            "From the onset, within this window; the 100 latest incidents. Of all requests, not of a sample."
             " `gapwatch query requests_since`",
             TOUCHED,
             width=12,
