@@ -95,14 +95,21 @@ GROUP BY time, series""",
 )
 
 # From the onset, or from the begin of the window where that is later. Of a base: of the adapters that its alarm named.
-# The difference of two running totals, because incidents of one adapter may be many.
+# The list is a value, because a WITH table is computed at each place that names it.
+IN_THESE_HOURS = """\
+(toString(cluster), toString(adapter), toStartOfHour(minute)) IN (
+    SELECT i.1, i.2, arrayJoin(arrayMap(
+        k -> toStartOfHour(i.6) + toIntervalHour(k), range(toUInt32(dateDiff('hour', i.6, greatest(i.6, i.7)) + 1))
+    )) FROM (SELECT arrayJoin(listed) AS i)
+)"""
 TOUCHED = f"""\
-WITH spans AS (
-    SELECT
-        i.cluster AS cluster, i.subject AS subject, toString(i.cause) AS cause, i.opened_at AS opened_at,
-        arrayJoin(if(i.subject_kind = 'base', a.members, [toString(i.subject)])) AS adapter,
-        toStartOfMinute(toDateTime(coalesce(a.onset_after, a.onset_by, i.opened_at), 'UTC')) AS first_minute,
-        toDateTime(coalesce(i.ended_at, $__toTime), 'UTC') AS last_minute
+WITH (
+    SELECT groupArray(tuple(
+        toString(i.cluster), arrayJoin(if(i.subject_kind = 'base', a.members, [toString(i.subject)])),
+        toString(i.subject), toString(i.cause), i.opened_at, toStartOfMinute(greatest(
+            toDateTime(coalesce(a.onset_after, a.onset_by, i.opened_at), 'UTC'), toDateTime($__fromTime, 'UTC')
+        )), toDateTime(coalesce(i.ended_at, $__toTime), 'UTC')
+    ))
     FROM (
         SELECT * FROM incidents(subject = '', cluster = '')
         WHERE opened_at <= $__toTime AND (ended_at IS NULL OR ended_at >= $__fromTime) AND opened_by != 'cannot_tell'
@@ -113,25 +120,16 @@ WITH spans AS (
         WHERE reason = 'alarm' AND at <= $__toTime
     ) AS a ON i.cluster = a.cluster AND i.subject_kind = a.subject_kind AND i.subject = a.subject
         AND i.opened_at >= a.at
-),
-(SELECT arrayDistinct(groupArray(toString(adapter))) FROM spans) AS touched_adapters,
-(SELECT min(first_minute) FROM spans) AS earliest,
-totals AS (
-    SELECT cluster, adapter, time, sum(sum(q.n)) OVER (PARTITION BY cluster, adapter ORDER BY time) AS total
-    FROM (
-{requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND has(touched_adapters, toString(adapter))", by_minute=True)}
-    ) AS q
-    WHERE time >= earliest
-    GROUP BY cluster, adapter, time
+) AS listed,
+counts AS (
+{requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND {IN_THESE_HOURS}", by_minute=True)}
 )
 SELECT
-    s.subject AS subject, s.adapter AS adapter, s.upto - before.total AS requests, s.cause AS cause,
-    s.opened_at AS opened_at
-FROM (
-    SELECT s.*, until.total AS upto FROM spans AS s ASOF LEFT JOIN totals AS until
-        ON s.cluster = until.cluster AND s.adapter = until.adapter AND s.last_minute >= until.time
-) AS s ASOF LEFT JOIN totals AS before
-    ON s.cluster = before.cluster AND s.adapter = before.adapter AND s.first_minute > before.time
+    s.i.3 AS subject, s.adapter AS adapter, sumIf(c.n, c.time >= s.i.6 AND c.time <= s.i.7) AS requests,
+    s.i.4 AS cause, s.i.5 AS opened_at
+FROM (SELECT arrayJoin(listed) AS i, i.1 AS cluster, i.2 AS adapter) AS s
+    LEFT JOIN counts AS c ON s.cluster = c.cluster AND s.adapter = c.adapter
+GROUP BY subject, adapter, cause, opened_at
 ORDER BY opened_at DESC, requests DESC"""
 
 SINCE = Dashboard(

@@ -77,6 +77,14 @@ def test_every_panel_is_answered_in_its_shape(
         assert all(map(math.isfinite, values)), each.name
 
 
+def test_on_a_store_without_rows_every_panel_is_empty(without_rows: store.Client) -> None:
+    for board in BOARDS:
+        for each in board.panels:
+            found = rows(without_rows, each.sql)
+            assert len(found) == (each.shape is Shape.NUMBERS), each.name
+            assert not any(value for row in found for value in row.values()), each.name
+
+
 def test_the_choices_above_a_dashboard_are_what_is_stored(told: store.Client) -> None:
     assert [row["cluster"] for row in rows(told, NOW_BOARD.filters[0].sql)] == ["prod"]
     assert {row["subject"] for row in rows(told, NOW_BOARD.filters[1].sql)} > {BASE, ROUTER, TONE, STRANGE}
