@@ -78,8 +78,8 @@ COMMAND = """concat('gapwatch explain ''', replaceAll(dedup_key, '''', '''"''"''
 INCIDENTS = f"""\
 SELECT
     subject, {CAUSE_OF_INCIDENT} AS cause, opened_at, dateDiff('minute', opened_at, $__toTime) AS minutes,
-    severity, owner, opened_by AS kind, base, if(reopened = 1, 'reopened', '') AS reopened, summary,
-    {COMMAND} AS `all of it`, cluster
+    severity, owner, {COMMAND} AS `all of it`, opened_by AS kind, base,
+    if(reopened = 1, 'reopened', '') AS reopened, summary, cluster
 FROM incidents(subject = '', cluster = '')
 WHERE {OPEN}
 ORDER BY opened_at DESC"""
@@ -171,7 +171,7 @@ NOW = Dashboard(
         Panel(
             "incidents",
             "Which incidents are open, and for how long?",
-            "The last column is the command that tells all of it on one screen; a page's key is in it.",
+            "all of it: the command that tells it on one screen; the page's key is in it.",
             INCIDENTS,
             height=6,
             units={"minutes": "m"},

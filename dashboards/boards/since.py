@@ -70,9 +70,9 @@ INCIDENTS = f"""\
 SELECT
     subject, {CAUSE_OF_INCIDENT} AS cause, opened_at, ended_at,
     dateDiff('minute', opened_at, coalesce(ended_at, $__toTime)) AS minutes,
-    severity, owner, opened_by AS kind, ended_by, if(reopened = 1, 'reopened', '') AS reopened, notices,
-    arrayStringConcat(arraySort(pods), ', ') AS pods,
-    summary, {COMMAND} AS `all of it`, cluster
+    severity, owner, {COMMAND} AS `all of it`, opened_by AS kind, ended_by,
+    if(reopened = 1, 'reopened', '') AS reopened, notices,
+    arrayStringConcat(arraySort(pods), ', ') AS pods, summary, cluster
 FROM incidents(subject = '', cluster = '')
 WHERE opened_at <= $__toTime AND (ended_at IS NULL OR ended_at >= $__fromTime) AND {IN_CLUSTERS} AND {OF_SUBJECTS}
 ORDER BY ended_at IS NULL DESC, opened_at DESC"""
@@ -170,7 +170,7 @@ SINCE = Dashboard(
         Panel(
             "incidents",
             "Which incidents were there, and what ended them?",
-            "The last column but one is the command that tells all of it. `gapwatch query incidents`",
+            "all of it: the command that tells it on one screen. `gapwatch query incidents`",
             INCIDENTS,
             units={"minutes": "m"},
             links={"subject": WHY, "cause": RUNBOOK},
