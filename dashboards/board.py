@@ -61,11 +61,15 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What may be chosen above a dashboard, several at once or all. sql: an answer of one column, the choices"""
+    """What may be chosen above a dashboard, several at once.
+
+    sql: an answer of one column, the choices; offers_all: all of them too, which is chosen at first, else the first one
+    """
 
     name: str
     label: str
     sql: str
+    offers_all: bool = True
 
 
 @dataclass(frozen=True, slots=True)

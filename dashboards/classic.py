@@ -56,14 +56,18 @@ def classic(board: Dashboard, runbooks: str) -> dashboard.Dashboard:
 def _variables(filters: Sequence[Filter], runbooks: str) -> Iterator[Builder[dashboard.VariableModel]]:
     yield build.DatasourceVariable("datasource").label("Store").type(DATA_SOURCE)
     for choice in filters:
-        yield (
+        variable = (
             build.QueryVariable(choice.name)
             .label(choice.label)
             .datasource(CHOSEN)
             .query({"refId": choice.name, **query(choice.sql, Shape.TABLE)})
             .refresh(dashboard.VariableRefresh.ON_TIME_RANGE_CHANGED)
             .multi(True)
-            .include_all(True)
-            .current(dashboard.VariableOption(text=["All"], value=["$__all"]))
+            .include_all(choice.offers_all)
+        )
+        yield (
+            variable.current(dashboard.VariableOption(text=["All"], value=["$__all"]))
+            if choice.offers_all
+            else variable
         )
     yield build.ConstantVariable("runbooks").label("Runbooks").value(runbooks)

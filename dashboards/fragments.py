@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from dashboards.board import Filter, Link
 
+# Series that one panel shows, of a fleet of hundreds.
+SHOWN = 20
 # Rows are read of windows up to so long; of longer ones the roll-ups by hours.
 ROWS_UP_TO_H = 48
 
@@ -39,6 +43,8 @@ CLUSTERS = Filter("cluster", "Cluster", f"SELECT DISTINCT cluster FROM {_JUDGED}
 SUBJECTS = Filter(
     "subject", "Adapter or base", f"SELECT DISTINCT subject FROM {_JUDGED} WHERE {IN_CLUSTERS} ORDER BY subject"
 )
+# Where all at once would be hundreds of lines.
+A_SUBJECT = replace(SUBJECTS, offers_all=False)
 PODS = Filter(
     "pod", "Pod", f"SELECT DISTINCT pod FROM heartbeats WHERE $__timeFilter(at) AND {IN_CLUSTERS} ORDER BY pod"
 )
@@ -93,7 +99,8 @@ def requests(time: str, chosen: str, by_minute: bool = False) -> str:
 
 def retention(of: str) -> str:
     """(time, series, retention): the mean over the measured rounds of each interval. of: what names the series"""
-    return f"""\
+    return foremost(
+        f"""\
 SELECT time, series, sum(total) / sum(n) AS retention
 FROM (
     SELECT $__timeInterval(at) AS time, toString({of}) AS series, retention AS total, 1 AS n
@@ -106,5 +113,42 @@ FROM (
     WHERE {IS_LONG} AND $__timeFilter(hour) AND {IN_CLUSTERS} AND {OF_ADAPTERS}
 )
 GROUP BY time, series
-HAVING sum(n) > 0
+HAVING sum(n) > 0""",
+        "retention",
+        "min(retention) ASC",
+    )
+
+
+def foremost(sql: str, value: str, by: str) -> str:
+    """(time, series, value): of an answer with these columns the series that come first. by: aggregate and direction"""
+    aggregate, direction = by.rsplit(" ", 1)
+    return f"""\
+SELECT time, series, {value}
+FROM (
+    SELECT time, series, {value}, dense_rank() OVER (ORDER BY rank_by {direction}, series) AS place
+    FROM (
+        SELECT time, series, {value}, {aggregate} OVER (PARTITION BY series) AS rank_by
+        FROM (
+{sql}
+        )
+    )
+)
+WHERE place <= {SHOWN}
+ORDER BY time, series"""
+
+
+def largest_and_rest(sql: str, value: str) -> str:
+    """(time, series, value): of an answer with these columns the largest series, and all others in one: sums stay."""
+    return f"""\
+SELECT time, name AS series, sum(part) AS {value}
+FROM (
+    SELECT time, if(dense_rank() OVER (ORDER BY whole DESC, series) <= {SHOWN}, series, 'all others') AS name, part
+    FROM (
+        SELECT time, series, {value} AS part, sum({value}) OVER (PARTITION BY series) AS whole
+        FROM (
+{sql}
+        )
+    )
+)
+GROUP BY time, series
 ORDER BY time, series"""

@@ -75,14 +75,14 @@ def _variables(filters: Sequence[Filter], runbooks: str) -> Iterator[Builder[Any
         .refresh(v2.VariableRefresh.ON_DASHBOARD_LOAD)
     )
     for choice in filters:
-        yield (
+        variable = (
             build.QueryVariable(choice.name)
             .label(choice.label)
             .query(Query(choice.sql))
             .refresh(v2.VariableRefresh.ON_TIME_RANGE_CHANGED)
             .multi(True)
-            .include_all(True)
-            .current(v2.VariableOption(text=["All"], value=["$__all"]))
+            .include_all(choice.offers_all)
         )
+        yield variable.current(v2.VariableOption(text=["All"], value=["$__all"])) if choice.offers_all else variable
     constant = build.ConstantVariable("runbooks").label("Runbooks").query(runbooks)
     yield constant.hide(v2.VariableHide.HIDE_VARIABLE).current(v2.VariableOption(text=runbooks, value=runbooks))

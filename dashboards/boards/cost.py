@@ -11,6 +11,7 @@ from dashboards.fragments import (
     OF_ADAPTERS_BY_NAME,
     SUBJECTS,
     WHY,
+    largest_and_rest,
     requests,
 )
 
@@ -31,13 +32,15 @@ FROM (
 
 def by_day(column: str) -> str:
     """(time, series, value): a column of the roll-up, added up by adapter and day."""
-    return f"""\
+    return largest_and_rest(
+        f"""\
 SELECT toDateTime(d.day, 'UTC') AS time, toString(d.adapter) AS series, sum(d.{column}) AS value
 FROM (
     {DAYS}
 ) AS d
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""",
+        "value",
+    )
 
 
 BY_ADAPTER = f"""\

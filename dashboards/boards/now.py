@@ -14,6 +14,7 @@ from dashboards.fragments import (
     SUBJECTS,
     WHY,
     cause,
+    foremost,
     retention,
 )
 
@@ -77,8 +78,8 @@ COMMAND = """concat('gapwatch explain ''', replaceAll(dedup_key, '''', '''"''"''
 INCIDENTS = f"""\
 SELECT
     subject, {CAUSE_OF_INCIDENT} AS cause, opened_at, dateDiff('minute', opened_at, $__toTime) AS minutes,
-    severity, owner, opened_by AS kind, base, if(reopened = 1, 'reopened', '') AS reopened, summary,
-    {COMMAND} AS `all of it`, cluster
+    severity, owner, {COMMAND} AS `all of it`, opened_by AS kind, base,
+    if(reopened = 1, 'reopened', '') AS reopened, summary, cluster
 FROM incidents(subject = '', cluster = '')
 WHERE {OPEN}
 ORDER BY opened_at DESC"""
@@ -124,7 +125,8 @@ FROM measured AS m
     LEFT JOIN statuses AS s ON m.cluster = s.cluster AND m.adapter = s.subject
 ORDER BY s.latest = 'healthy', subject"""
 
-EVIDENCE = f"""\
+EVIDENCE = foremost(
+    f"""\
 SELECT $__timeInterval(e.at) AS time, toString(e.subject) AS series, max(e.log_e / t.log_threshold) AS evidence
 FROM (SELECT * FROM evidence WHERE $__timeFilter(at) AND pages AND {IN_CLUSTERS} AND {OF_SUBJECTS}) AS e INNER JOIN (
     SELECT cluster, subject_kind, subject, argMax(v.log_threshold, v.at) AS log_threshold
@@ -132,8 +134,10 @@ FROM (SELECT * FROM evidence WHERE $__timeFilter(at) AND pages AND {IN_CLUSTERS}
     WHERE at > $__fromTime - INTERVAL 2 HOUR AND at <= $__toTime AND isFinite(v.log_threshold) AND v.log_threshold > 0
     GROUP BY cluster, subject_kind, subject
 ) AS t ON e.cluster = t.cluster AND e.subject_kind = t.subject_kind AND e.subject = t.subject
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""",
+    "evidence",
+    "max(evidence) DESC",
+)
 
 NOW = Dashboard(
     uid="gapwatch-now",
@@ -167,7 +171,7 @@ NOW = Dashboard(
         Panel(
             "incidents",
             "Which incidents are open, and for how long?",
-            "The last column is the command that tells all of it on one screen; a page's key is in it.",
+            "all of it: the command that tells it on one screen; the page's key is in it.",
             INCIDENTS,
             height=6,
             units={"minutes": "m"},
@@ -176,7 +180,7 @@ NOW = Dashboard(
         Panel(
             "evidence",
             "How near is a page?",
-            "The strongest stream of each subject. At 100 % of its threshold it pages. `gapwatch query evidence`",
+            "The strongest stream of the 20 nearest. At 100 % of its threshold it pages. `gapwatch query evidence`",
             EVIDENCE,
             Shape.LINES,
             width=12,
@@ -186,7 +190,7 @@ NOW = Dashboard(
         Panel(
             "retention",
             "How much of its effect has each adapter kept?",
-            "100 % is intact, 0 the bare base. Of windows over two days, means by hours. `gapwatch query retention`",
+            "The 20 that fell lowest. 100 % is intact, 0 the bare base. `gapwatch query retention`",
             retention("adapter"),
             Shape.LINES,
             width=12,

@@ -14,9 +14,11 @@ from dashboards.fragments import (
     SUBJECTS,
     WHY,
     cause,
+    largest_and_rest,
     requests,
 )
 
+MOST_ROWS, MOST_INCIDENTS = 40, 100
 # A row holds until the next one of its pod and subject, and at most an hour: verdicts are stored on change and once an
 # hour. So at each moment at which a pod says something, what the others said last still holds.
 STATES = f"""\
@@ -28,9 +30,16 @@ WITH said AS (
     WHERE at > $__fromTime - INTERVAL 1 HOUR AND at <= $__toTime AND {IN_CLUSTERS} AND {OF_SUBJECTS}
     GROUP BY cluster, subject_kind, subject, pod, time
 ),
+worst AS (
+    SELECT cluster, subject_kind, subject FROM said GROUP BY cluster, subject_kind, subject
+    ORDER BY max(place) DESC, max(time) DESC, subject LIMIT {MOST_ROWS}
+),
 moments AS (
     SELECT t.cluster AS cluster, t.subject_kind AS subject_kind, t.subject AS subject, t.time AS time, p.pod AS pod
-    FROM (SELECT DISTINCT cluster, subject_kind, subject, time FROM said) AS t
+    FROM (
+        SELECT DISTINCT cluster, subject_kind, subject, time FROM said
+        WHERE (cluster, subject_kind, subject) IN (SELECT * FROM worst)
+    ) AS t
         INNER JOIN (SELECT DISTINCT cluster, subject_kind, subject, pod FROM said) AS p
         ON t.cluster = p.cluster AND t.subject_kind = p.subject_kind AND t.subject = p.subject
 )
@@ -61,9 +70,9 @@ INCIDENTS = f"""\
 SELECT
     subject, {CAUSE_OF_INCIDENT} AS cause, opened_at, ended_at,
     dateDiff('minute', opened_at, coalesce(ended_at, $__toTime)) AS minutes,
-    severity, owner, opened_by AS kind, ended_by, if(reopened = 1, 'reopened', '') AS reopened, notices,
-    arrayStringConcat(arraySort(pods), ', ') AS pods,
-    summary, {COMMAND} AS `all of it`, cluster
+    severity, owner, {COMMAND} AS `all of it`, opened_by AS kind, ended_by,
+    if(reopened = 1, 'reopened', '') AS reopened, notices,
+    arrayStringConcat(arraySort(pods), ', ') AS pods, summary, cluster
 FROM incidents(subject = '', cluster = '')
 WHERE opened_at <= $__toTime AND (ended_at IS NULL OR ended_at >= $__fromTime) AND {IN_CLUSTERS} AND {OF_SUBJECTS}
 ORDER BY ended_at IS NULL DESC, opened_at DESC"""
@@ -75,41 +84,52 @@ SELECT
 FROM incidents(subject = '', cluster = '')
 WHERE opened_at <= $__toTime AND (ended_at IS NULL OR ended_at >= $__fromTime) AND {IN_CLUSTERS} AND {OF_SUBJECTS}"""
 
-REQUESTS = f"""\
+REQUESTS = largest_and_rest(
+    f"""\
 SELECT time, toString(adapter) AS series, sum(n) AS requests
 FROM (
 {requests("$__timeInterval(minute)", f"{IN_CLUSTERS} AND {OF_ADAPTERS_BY_NAME}")}
 )
-GROUP BY time, series
-ORDER BY time, series"""
+GROUP BY time, series""",
+    "requests",
+)
 
 # From the onset, or from the begin of the window where that is later. Of a base: of the adapters that its alarm named.
+# The list is a value, because a WITH table is computed at each place that names it.
+IN_THESE_HOURS = """\
+(toString(cluster), toString(adapter), toStartOfHour(minute)) IN (
+    SELECT i.1, i.2, arrayJoin(arrayMap(
+        k -> toStartOfHour(i.6) + toIntervalHour(k), range(toUInt32(dateDiff('hour', i.6, greatest(i.6, i.7)) + 1))
+    )) FROM (SELECT arrayJoin(listed) AS i)
+)"""
 TOUCHED = f"""\
-WITH spans AS (
-    SELECT
-        i.cluster AS cluster, i.subject AS subject, toString(i.cause) AS cause, i.opened_at AS opened_at,
-        arrayJoin(if(i.subject_kind = 'base', a.members, [toString(i.subject)])) AS adapter,
-        toStartOfMinute(toDateTime(coalesce(a.onset_after, a.onset_by, i.opened_at), 'UTC')) AS first_minute,
-        toDateTime(coalesce(i.ended_at, $__toTime), 'UTC') AS last_minute
+WITH (
+    SELECT groupArray(tuple(
+        toString(i.cluster), arrayJoin(if(i.subject_kind = 'base', a.members, [toString(i.subject)])),
+        toString(i.subject), toString(i.cause), i.opened_at, toStartOfMinute(greatest(
+            toDateTime(coalesce(a.onset_after, a.onset_by, i.opened_at), 'UTC'), toDateTime($__fromTime, 'UTC')
+        )), toDateTime(coalesce(i.ended_at, $__toTime), 'UTC')
+    ))
     FROM (
         SELECT * FROM incidents(subject = '', cluster = '')
         WHERE opened_at <= $__toTime AND (ended_at IS NULL OR ended_at >= $__fromTime) AND opened_by != 'cannot_tell'
             AND {IN_CLUSTERS} AND {OF_SUBJECTS}
+        ORDER BY opened_at DESC LIMIT {MOST_INCIDENTS}
     ) AS i ASOF LEFT JOIN (
         SELECT cluster, subject_kind, subject, at, members, onset_after, onset_by FROM verdicts
         WHERE reason = 'alarm' AND at <= $__toTime
     ) AS a ON i.cluster = a.cluster AND i.subject_kind = a.subject_kind AND i.subject = a.subject
         AND i.opened_at >= a.at
-),
+) AS listed,
 counts AS (
-{requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND adapter IN (SELECT adapter FROM spans)", by_minute=True)}
+{requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND {IN_THESE_HOURS}", by_minute=True)}
 )
 SELECT
-    s.subject AS subject, s.adapter AS adapter,
-    sumIf(c.n, c.time >= s.first_minute AND c.time <= s.last_minute) AS requests, s.cause AS cause,
-    s.opened_at AS opened_at
-FROM spans AS s LEFT JOIN counts AS c ON s.cluster = c.cluster AND s.adapter = c.adapter
-GROUP BY subject, cause, opened_at, adapter
+    s.i.3 AS subject, s.adapter AS adapter, sumIf(c.n, c.time >= s.i.6 AND c.time <= s.i.7) AS requests,
+    s.i.4 AS cause, s.i.5 AS opened_at
+FROM (SELECT arrayJoin(listed) AS i, i.1 AS cluster, i.2 AS adapter) AS s
+    LEFT JOIN counts AS c ON s.cluster = c.cluster AND s.adapter = c.adapter
+GROUP BY subject, adapter, cause, opened_at
 ORDER BY opened_at DESC, requests DESC"""
 
 SINCE = Dashboard(
@@ -123,7 +143,7 @@ SINCE = Dashboard(
         Panel(
             "states",
             "Who was degraded when?",
-            "Of several pods the worst. A stretch of 'unmonitorable' is not 'healthy': nobody could tell.",
+            "The 40 that were worst; of several pods the worst. 'unmonitorable' is not 'healthy': nobody could tell.",
             STATES,
             Shape.STATES,
             width=19,
@@ -150,7 +170,7 @@ SINCE = Dashboard(
         Panel(
             "incidents",
             "Which incidents were there, and what ended them?",
-            "The last column but one is the command that tells all of it. `gapwatch query incidents`",
+            "all of it: the command that tells it on one screen. `gapwatch query incidents`",
             INCIDENTS,
             units={"minutes": "m"},
             links={"subject": WHY, "cause": RUNBOOK},
@@ -158,7 +178,7 @@ SINCE = Dashboard(
         Panel(
             "touched",
             "How many requests were served while it was degraded?",
-            "From the onset, by the minute, within this window. Exact counts, of all requests, not of the sampled ones."
+            "From the onset, within this window; the 100 latest incidents. Of all requests, not of a sample."
             " `gapwatch query requests_since`",
             TOUCHED,
             width=12,

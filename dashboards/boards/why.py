@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dashboards.board import Dashboard, Panel, Shape
 from dashboards.fragments import (
+    A_SUBJECT,
     CLUSTERS,
     IN_CLUSTERS,
     OF_ADAPTERS,
     OF_SUBJECTS,
     RUNBOOK,
     SINCE,
-    SUBJECTS,
     cause,
     retention,
 )
@@ -124,10 +124,10 @@ ORDER BY time, series"""
 WHY = Dashboard(
     uid="gapwatch-why",
     title="gapwatch: why",
-    about="What a verdict rests on. Choose one adapter or base above.",
+    about="What a verdict rests on. Choose adapters or a base above: a base brings its adapters, an adapter its base.",
     since="now-6h",
     refresh="1m",
-    filters=(CLUSTERS, SUBJECTS),
+    filters=(CLUSTERS, A_SUBJECT),
     panels=(
         Panel(
             "evidence",

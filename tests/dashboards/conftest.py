@@ -65,9 +65,20 @@ def told_again(told: store.Client, folder: Path) -> Iterator[store.Client]:
         yield client
 
 
-def filled(folder: Path, database: str) -> store.Client:
+@pytest.fixture
+def without_rows(folder: Path) -> Iterator[store.Client]:
+    with closing(migrated(folder, "without_rows")) as client:
+        yield client
+
+
+def migrated(folder: Path, database: str) -> store.Client:
     client = store.connect(f"chdb://{folder}?database={database}")
     migrations.migrate(client)
+    return client
+
+
+def filled(folder: Path, database: str) -> store.Client:
+    client = migrated(folder, database)
     insert(client, *of_this_pod())
     insert(client, *of_another_pod(), place=POD_1)
     return client

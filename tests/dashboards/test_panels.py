@@ -17,6 +17,7 @@ from dashboards.boards.cost import COST
 from dashboards.boards.now import NOW as NOW_BOARD
 from dashboards.boards.since import SINCE
 from dashboards.boards.why import WHY
+from dashboards.fragments import foremost, largest_and_rest
 from dashboards.listed import BOARDS
 from dashboards.macros import Window, filled_in
 from tests.agent.findings import BASE, NOW, ROUTER, TONE
@@ -74,6 +75,14 @@ def test_every_panel_is_answered_in_its_shape(
         assert times == sorted(times), f"{each.name}: the plugin makes series of sorted rows alone"
         values = [value for row in answer.result_rows for value in row if isinstance(value, float)]
         assert all(map(math.isfinite, values)), each.name
+
+
+def test_on_a_store_without_rows_every_panel_is_empty(without_rows: store.Client) -> None:
+    for board in BOARDS:
+        for each in board.panels:
+            found = rows(without_rows, each.sql)
+            assert len(found) == (each.shape is Shape.NUMBERS), each.name
+            assert not any(value for row in found for value in row.values()), each.name
 
 
 def test_the_choices_above_a_dashboard_are_what_is_stored(told: store.Client) -> None:
@@ -225,6 +234,20 @@ def test_records_and_rounds_of_the_agents(told: store.Client) -> None:
     assert sum(row["measured"] for row in of(told, AGENT_HEALTH, "rounds")) == 6
     (record,) = of(told, AGENT_HEALTH, "goldens")
     assert (record["adapter"], record["age"], record["smallest loss that pages"]) == (ROUTER, 86_400, 0.12)
+
+
+def test_of_a_large_fleet_the_series_that_matter_are_shown(told: store.Client) -> None:
+    """30 series of two points each; of sums the rest is one more."""
+    each = "SELECT toDateTime(n % 2) AS time, concat('a', toString(n)) AS series, toFloat64(n) AS value"
+    sql = f"{each} FROM (SELECT arrayJoin(range(60)) AS n)"
+    highest = rows(told, foremost(sql, "value", "max(value) DESC"))
+    assert {row["series"] for row in highest} == {f"a{n}" for n in range(40, 60)}
+    lowest = rows(told, foremost(sql, "value", "min(value) ASC"))
+    assert {row["value"] for row in lowest} == set(range(20))
+    whole = rows(told, largest_and_rest(sql, "value"))
+    assert len({row["series"] for row in whole}) == 21
+    assert sum(series(whole, "all others", "value")) == sum(range(40))
+    assert sum(row["value"] for row in whole) == sum(range(60))
 
 
 ROLLED_UP = (
