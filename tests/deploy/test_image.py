@@ -1,8 +1,8 @@
 """The image as buildah builds it and runc runs it: ``make test-image``, as root.
 
 PYTHON_IMAGE names an image with Python 3.11 that buildah has or can pull; BUILDAH_OPTIONS are words before its command,
-such as where its storage is; PIP_OPTIONS go to the build. Only the variant without models is built: the others differ in
-what pip resolves, which test_dockerfile.py checks.
+such as where its storage is. Only the variant without models is built: the others differ in what pip resolves, which
+test_dockerfile.py checks.
 """
 
 from __future__ import annotations
