@@ -19,10 +19,12 @@ import pytest
 import yaml
 from packaging.utils import canonicalize_name
 
+from tests.deploy import package_hashes
 from tests.deploy.installed import closure, wheel_of
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy/Dockerfile").read_text()
+HELD = re.compile(r"--constraint constraints\.txt|--require-hashes")
 EXACT_BASE = re.compile(r"python:3\.11\.\d+-slim-bookworm(@sha256:[0-9a-f]{64})?")
 SECRET = re.compile(r"PASSWORD|SECRET|TOKEN|ROUTING_KEY|CREDENTIAL", re.IGNORECASE)
 
@@ -64,7 +66,7 @@ def faults(text: str) -> Iterator[str]:
         yield "the image does not end as a numeric user that is not root"
     yield from (f"ADD may fetch or unpack: {rest}" for rest in of("ADD", text))
     for command in (part.strip() for rest in of("RUN", text) for part in rest.split("&&")):
-        if re.search(r"\bpip install", command) and "--constraint constraints.txt" not in command:
+        if re.search(r"\bpip install", command) and not HELD.search(command):
             yield f"not held to constraints.txt: {command}"
         if re.search(r"\b(curl|wget|git clone|apt-get)\b", command):
             yield f"fetches something no pin holds: {command}"
@@ -195,6 +197,20 @@ def test_every_package_in_the_image_and_in_the_tests_has_an_exact_version(extra:
 def extras_of_variants() -> dict[str, str]:
     [install] = [rest for rest in of("RUN") if "case" in rest]
     return dict(re.findall(r"(\w+)\) extras=(\S+)", install))
+
+
+@pytest.mark.parametrize("file", sorted(package_hashes.FOLDER.iterdir()), ids=lambda file: file.name)
+def test_the_hashed_packages_are_what_the_variant_asks_for_at_the_pinned_versions(file: Path) -> None:
+    variant = file.name.split("-")[0]
+    lines = [re.fullmatch(r"(\S+)==(\S+) --hash=sha256:[0-9a-f]{64}", line) for line in file.read_text().splitlines()]
+    hashed = {line[1]: line[2] for line in lines if line}
+    assert len(hashed) == len(lines)
+    assert hashed.items() <= pins().items(), "python -m tests.deploy.package_hashes"
+    wanted = installed_with("otlp") | (installed_with("models") if variant != "traffic" else set())
+    elsewhere = package_hashes.FROM_ANOTHER_INDEX
+    own = {name for name in wanted if not elsewhere.fullmatch(name)} - {"gapwatch"}
+    assert {name for name in hashed if not elsewhere.fullmatch(name)} == own
+    assert ("torch" in hashed) is (variant == "cuda")
 
 
 def test_the_traffic_only_image_has_no_model_library_and_no_image_has_the_embedded_engine() -> None:
