@@ -39,7 +39,7 @@ def container() -> Iterator[str]:
     missing = [tool for tool in ("buildah", "runc") if shutil.which(tool) is None]
     if not base or missing or os.geteuid() != 0:
         pytest.skip(f"not built: PYTHON_IMAGE is {base or 'not set'}, not here: {missing or 'nothing'}, root is wanted")
-    build = ["bud", "--layers", "--network", "host", "--build-arg", f"PYTHON_IMAGE={base}"]
+    build = ["bud", "--network", "host", "--build-arg", f"PYTHON_IMAGE={base}"]
     isolation = ["--isolation", "chroot"]  # of the build's own steps; what runs below is run by runc
     buildah(*build, *isolation, "-f", str(ROOT / "deploy/Dockerfile"), "-t", NAME, str(ROOT))
     name = buildah("from", "--pull-never", NAME)
