@@ -75,7 +75,9 @@ def injection(api: httpx.Client, helm: Helm) -> list[Figure]:
     injected = [a for a in fitting if a.status_code == httpx.codes.CREATED and _annotation(a) == "injected"]
     return [
         at_least("shapes of pods that get a sidecar under restricted", len(injected), "shapes", SHAPES_WANTED),
-        exactly("of the shapes that fit, refused or left out", len(fitting) - len(injected), "shapes", 0),
+        exactly(
+            "shapes of pods that it fits, and that are refused or left out", len(fitting) - len(injected), "shapes", 0
+        ),
         at_most("warnings to who creates them", sum("warning" in a.headers for a in fitting), "warnings", 0),
         exactly(
             "shapes that do not fit, left as they are with the reason",
@@ -136,8 +138,10 @@ def kubelet(_: httpx.Client, __: Helm) -> list[Figure]:
         outcome, judged_s = run_injected(node, Path(folder))
     return [
         context("an injected pod on a kubelet, from its manifest to Ready", outcome.start_s or math.nan, "s"),
-        context("likewise, to a verdict of every adapter", judged_s, "s"),
-        at_most("likewise, restarts and seconds not ready", outcome.restarts + outcome.unready_s, "", 0),
+        context("an injected pod on a kubelet, from its manifest to a verdict of every adapter", judged_s, "s"),
+        at_most(
+            "an injected pod on a kubelet, restarts and seconds not ready", outcome.restarts + outcome.unready_s, "", 0
+        ),
     ]
 
 
