@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # What pip is told for torch alone. The wheel of the default index brings CUDA; CONTRIBUTING.md says how to take a CPU one.
 TORCH ?= torch
 
-.PHONY: demo demo-engine test test-node test-engines check figures record-formats clean
+.PHONY: demo demo-engine test test-node test-image test-engines check figures record-formats clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/gapwatch demo
@@ -21,6 +21,10 @@ test: $(VENV)/.installed-dev
 # As root, with KUBELET set: see CONTRIBUTING.md. Without these every test of it is skipped with the reason.
 test-node: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m node tests/node
+
+# As root, with PYTHON_IMAGE set where no registry can be reached: see CONTRIBUTING.md. It says what it could not build.
+test-image: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m image tests/deploy/test_image.py
 
 # A real vLLM on the CPU, in an environment of its own under build/: 8 GB, and some minutes.
 test-engines: $(VENV)/.installed-dev build/vllm/.installed

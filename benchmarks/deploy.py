@@ -1,12 +1,14 @@
 """What the deployment holds: ``python -m benchmarks.deploy --json FILE [--part NAME ...]``.
 
 Parts: injection (pods of many shapes, on a real API server that enforces ``restricted``), releases (install, a second
-apply, rollback and uninstall of every preset), values (mistakes that the chart refuses by name). They need Helm beside
-the interpreter or on the PATH, and KUBEBUILDER_ASSETS. Exit code 0: all of it ran, whatever it showed.
+apply, rollback and uninstall of every preset), values (mistakes that the chart refuses by name), kubelet (a pod that
+the policy changed, run by a real kubelet until it has verdicts; as root, with KUBELET, and left out without). They need
+Helm beside the interpreter or on the PATH, and KUBEBUILDER_ASSETS. Exit code 0: all of it ran, whatever it showed.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -15,7 +17,21 @@ from typing import Any
 
 import httpx
 
-from benchmarks.figures import Figure, arguments, at_least, at_most, console, exactly, report, save, stored_figures
+from benchmarks.figures import (
+    Figure,
+    arguments,
+    at_least,
+    at_most,
+    console,
+    context,
+    exactly,
+    report,
+    save,
+    stored_figures,
+)
+from benchmarks.node.injection import missing, run_injected
+from benchmarks.node.single_node import single_node
+from benchmarks.node.trial import broker
 from tests.deploy import cluster_tools, test_chart, test_injection, test_install
 from tests.deploy.api_server import TOKEN, api_server
 from tests.deploy.helm import CHART, PRESETS, Helm, NotRendered, values
@@ -33,6 +49,7 @@ def main() -> None:
         "injection": injection,
         "releases": releases,
         "values": refused_values,
+        "kubelet": kubelet,
     }
     with tempfile.TemporaryDirectory() as folder:
         helm = Helm(cluster_tools.path_of("helm") or "helm", Path(folder))
@@ -58,7 +75,9 @@ def injection(api: httpx.Client, helm: Helm) -> list[Figure]:
     injected = [a for a in fitting if a.status_code == httpx.codes.CREATED and _annotation(a) == "injected"]
     return [
         at_least("shapes of pods that get a sidecar under restricted", len(injected), "shapes", SHAPES_WANTED),
-        exactly("of the shapes that fit, refused or left out", len(fitting) - len(injected), "shapes", 0),
+        exactly(
+            "shapes of pods that it fits, and that are refused or left out", len(fitting) - len(injected), "shapes", 0
+        ),
         at_most("warnings to who creates them", sum("warning" in a.headers for a in fitting), "warnings", 0),
         exactly(
             "shapes that do not fit, left as they are with the reason",
@@ -109,6 +128,21 @@ def refused_values(_: httpx.Client, helm: Helm) -> list[Figure]:
         except NotRendered as error:
             refused += reason in str(error)
     return [exactly("mistakes in values that are refused by name", refused, "mistakes", len(test_chart.REFUSED))]
+
+
+def kubelet(_: httpx.Client, __: Helm) -> list[Figure]:
+    if missing():
+        console.print(f"left out: {missing()}")
+        return []
+    with tempfile.TemporaryDirectory() as folder, single_node(Path(folder) / "node") as node, broker(node):
+        outcome, judged_s = run_injected(node, Path(folder))
+    return [
+        context("an injected pod on a kubelet, from its manifest to Ready", outcome.start_s or math.nan, "s"),
+        context("an injected pod on a kubelet, from its manifest to a verdict of every adapter", judged_s, "s"),
+        at_most(
+            "an injected pod on a kubelet, restarts and seconds not ready", outcome.restarts + outcome.unready_s, "", 0
+        ),
+    ]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class Inputs:
 
     folder: holds config/, secrets/ and models/; settings: the configuration; spec: the pod's
     text: the configuration as it is written, None for ``settings`` as YAML; configured: false writes none
+    annotations: of the pod
     """
 
     folder: Path
@@ -63,6 +64,7 @@ class Inputs:
     name: str
     text: str | None = None
     configured: bool = True
+    annotations: dict[str, str] = field(default_factory=dict)
 
     @property
     def sidecar(self) -> dict[str, Any]:
@@ -98,7 +100,7 @@ class Inputs:
         """Write the files and give the pod."""
         if self.configured:
             self.write_config()
-        named = {"name": self.name, "namespace": "default"}
+        named = {"name": self.name, "namespace": "default", "annotations": self.annotations}
         return {"apiVersion": "v1", "kind": "Pod", "metadata": named, "spec": self.spec}
 
 
@@ -160,6 +162,22 @@ def ask_engine(inputs: Inputs, port: int) -> None:
     inputs.settings["clickhouse"] = SERVER
     [container] = shipped("Deployment")["spec"]["template"]["spec"]["initContainers"]
     inputs.set_limit(container["resources"]["limits"]["memory"])
+
+
+def injected(inputs: Inputs, pod: dict[str, Any]) -> None:
+    """In place of the manifest's sidecar that of a pod as the API server admitted it, with the configuration that is in
+    its annotations. Of it only what ``_spec`` replaces is replaced: image, command, and what a cluster would mount."""
+    own = [mount for mount in inputs.sidecar["volumeMounts"] if mount["name"].startswith("machine-")]
+    here = {key: inputs.sidecar[key] for key in ("image", "imagePullPolicy", "command")}
+    [sidecar] = [container for container in pod["spec"]["initContainers"] if container["name"] == "gapwatch"]
+    set_here = IMAGE_ENV | {"PYTHONPATH": str(ROOT)}
+    sidecar["env"] += [{"name": name, "value": value} for name, value in set_here.items()]
+    sidecar["volumeMounts"] += own
+    del sidecar["resources"]["requests"]  # the node here may be smaller
+    inputs.spec["initContainers"] = [sidecar | here]
+    [configuration] = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "gapwatch-config"]
+    inputs.volume("gapwatch-config", {"downwardAPI": configuration["downwardAPI"]})
+    inputs.annotations = pod["metadata"]["annotations"]
 
 
 def lay_models(volume: Path) -> None:
