@@ -45,7 +45,7 @@ def token_ids(client: Client, url: str, path: str, body: Mapping[str, Any]) -> t
 
 
 def exposition(client: Client) -> str:
-    """The engine's metrics; nothing where they are switched off."""
+    """Its metrics in Prometheus' text format, "" where they are switched off."""
     reply = client.ask("GET", METRICS)
     return "" if reply.status == MISSING else client.text_of(reply)
 
