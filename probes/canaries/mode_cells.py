@@ -37,7 +37,7 @@ Cell = tuple[Mode, ...]
 class CellDraws:
     """Canaries of one adapter's round that are had in modes -> how often each was drawn.
 
-    first: in any case; most: these and further ones, had where an answer of the first is apart
+    first: in any case; most: these and further ones, had where half of the first are apart
     """
 
     first: Mapping[str, int] = field(default_factory=dict)
@@ -105,14 +105,15 @@ def cells_of_round(
     stop: Stop,
     is_apart: Callable[[Measurement], bool],
 ) -> Cells:
-    """``answers_in_modes`` of the first draws, and where one of them is apart of further ones in the same round.
+    """``answers_in_modes`` of the first draws, and where half of them are apart of further ones in the same round.
 
     Each further draw is as random as any, given those before it, so that it is no less fair a bet: how many there are
     in a round is a stopping time. Arguments and what is left out as of ``answers_in_modes``.
     """
     first = answers_in_modes(runner, pairs, scored, draws.first, number, stop)
     more = {name: times for name, times in draws.most.items() if name not in draws.first}
-    if not more or not any(map(is_apart, first.measurements)):
+    apart = {m.comparison.reference.canary for m in first.measurements if is_apart(m)}
+    if not more or not apart or 2 * len(apart) < len(draws.first):
         return first
     rest = answers_in_modes(runner, pairs, scored, more, number + len(draws.first), stop)
     facts, tokens = (*first.facts, *rest.facts), first.tokens + rest.tokens

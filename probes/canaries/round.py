@@ -184,11 +184,12 @@ def _part(
 
 
 def _draws_in_modes(runner: AnswersInModes, golden: Golden, drawn: RoundPlan, budget: int) -> CellDraws:
-    """After an event all that a page takes at once, whatever the budget; after an answer that was apart at once too."""
-    held = None if runner.has_news() else budget
-    most = drawn_for_cells(golden, drawn, held, whole=True)
-    at_once = runner.has_news() or runner.suspects(golden.adapter)
-    return CellDraws(most if at_once else drawn_for_cells(golden, drawn, held, whole=False), most)
+    """All that a page takes, after an event at once, and else where half of the first are apart: rare enough for no
+    budget. After a round with an answer that was apart as many of them at once as the budget holds."""
+    most = drawn_for_cells(golden, drawn, None, whole=True)
+    closer = runner.suspects(golden.adapter)
+    first = most if runner.has_news() else drawn_for_cells(golden, drawn, budget, whole=closer)
+    return CellDraws(first, most)
 
 
 def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[tuple[str, ...], str]:
