@@ -176,7 +176,7 @@ def decide_base(
     if step.shows_cause:
         signed = any(map(has_signatures, round.members))
         step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)), signed)
-    words = _together(round, rules.tolerances.share, own.share), *facts_of(round)
+    words = _together(round, rules.tolerances.share, own.share), *apart_in_words(in_modes), *facts_of(round)
     measured = _measured(with_base_figures(blank, members), step, own.share, words)
     return replace(measured, share_of=ShareOf.SCORES), step.after
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -33,13 +33,28 @@ LONGEST_BLOCK = 128
 Cell = tuple[Mode, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class CellDraws:
+    """Canaries of one adapter's round that are had in modes -> how often each was drawn.
+
+    first: in any case; most: these and further ones, had where half of the first are apart
+    """
+
+    first: Mapping[str, int] = field(default_factory=dict)
+    most: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(slots=True)
 class Cells:
-    """What was had. facts: of modes in which the engine did not answer, in words; tokens: that it read and wrote"""
+    """What was had. facts: of modes in which the engine did not answer, in words; tokens: that it read and wrote
+
+    dropped: those modes, of which nothing counts in this round
+    """
 
     measurements: list[Measurement] = field(default_factory=list)
     facts: tuple[str, ...] = ()
     tokens: int = 0
+    dropped: frozenset[Mode] = frozenset()
 
 
 def two_cells(modes: Sequence[Mode], number: int) -> tuple[Cell, Cell]:
@@ -81,6 +96,39 @@ def mean_scored(golden: Golden, plan: RoundPlan) -> float:
     return drawn * sum(pool) + len(plan.held_out) / max(len(held_out), 1) * sum(held_out)
 
 
+def cells_of_round(
+    runner: AnswersInModes,
+    pairs: Sequence[ReplayPair],
+    scored: Mapping[str, Measurement],
+    draws: CellDraws,
+    number: int,
+    stop: Stop,
+    is_apart: Callable[[Measurement], bool],
+) -> Cells:
+    """``answers_in_modes`` of the first draws, and where half of them are apart of further ones in the same round.
+
+    Each further draw is as random as any, given those before it, so that it is no less fair a bet: how many there are
+    in a round is a stopping time. Arguments and what is left out as of ``answers_in_modes``.
+    """
+    first = answers_in_modes(runner, pairs, scored, draws.first, number, stop)
+    more = {name: times for name, times in draws.most.items() if name not in draws.first}
+    apart = {m.comparison.reference.canary for m in first.measurements if is_apart(m)}
+    if not more or not apart or 2 * len(apart) < len(draws.first):
+        return first
+    rest = answers_in_modes(runner, pairs, scored, more, number + len(draws.first), stop)
+    facts, tokens = (*first.facts, *rest.facts), first.tokens + rest.tokens
+    if not rest.measurements:  # the engine went away: half of what was to be had is no random part of it
+        return Cells(facts=facts, tokens=tokens)
+    dropped = first.dropped | rest.dropped
+    both = (_drawn(m, draws.most) for m in (*first.measurements, *rest.measurements))
+    return Cells([m for m in both if not dropped.intersection(m.comparison.modes)], facts, tokens, dropped)
+
+
+def _drawn(had: Measurement, draws: Mapping[str, int]) -> Measurement:
+    times = draws[had.comparison.reference.canary]
+    return replace(had, comparison=replace(had.comparison, draws=times))
+
+
 def answers_in_modes(
     runner: AnswersInModes,
     pairs: Sequence[ReplayPair],
@@ -110,7 +158,7 @@ def answers_in_modes(
     except EngineAway:  # what was scored is a round all the same
         return Cells()
     whole = [m for m in cells.measurements if not asking.dropped.intersection(m.comparison.modes)]
-    return replace(cells, measurements=whole, facts=tuple(asking.facts))
+    return replace(cells, measurements=whole, facts=tuple(asking.facts), dropped=frozenset(asking.dropped))
 
 
 @dataclass(slots=True)

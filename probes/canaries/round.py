@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from detectors.canaries.base_answerer import base_answerer
 from detectors.canaries.mode_gap import is_apart
@@ -17,11 +18,11 @@ from detectors.canaries.retention import measure, prepare
 from detectors.canaries.tolerance import beyond_tolerance
 from detectors.records import THE_FILES, BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.kept_answers import KeptAnswers
-from probes.canaries.mode_cells import answers_in_modes, drawn_for_cells
+from probes.canaries.mode_cells import CellDraws, cells_of_round, drawn_for_cells
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.route_probes import probes_of
-from probes.canaries.schedule import plan_round
+from probes.canaries.schedule import RoundPlan, plan_round
 from probes.errors import BadNumbers, EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
 from probes.runner import AnswersInModes, Listing, Readiness, Replay, Replayed, Runner, Stop
@@ -35,7 +36,7 @@ class _Part:
 
     raw: the same from the accepted token ids, of those canaries that render to other ones now
     answered_by: as of its Round
-    in_modes: canary -> how often it was drawn, of those that a serving engine is to answer in other modes too
+    in_modes: which of its canaries a serving engine is to answer in other modes too
     """
 
     golden: Golden
@@ -44,7 +45,7 @@ class _Part:
     identity: Identity
     facts: tuple[str, ...]
     answered_by: str
-    in_modes: Mapping[str, int] = field(default_factory=dict)
+    in_modes: CellDraws = field(default_factory=CellDraws)
 
     @property
     def replays(self) -> list[Replay]:
@@ -178,11 +179,17 @@ def _part(
     )
     rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
     facts = (*runner.facts(adapter), *changes, *rerendered, *noticed)
-    in_modes: Mapping[str, int] = {}
-    if isinstance(runner, AnswersInModes):
-        whole, closer = runner.has_news(), runner.suspects(adapter)
-        in_modes = drawn_for_cells(golden, drawn, None if whole else scheduled.budget, whole or closer)
-    return _Part(golden, pairs, raw, identity_of(golden, runner), facts, answered_by, in_modes)
+    in_modes = _draws_in_modes(runner, golden, drawn, scheduled.budget) if isinstance(runner, AnswersInModes) else None
+    return _Part(golden, pairs, raw, identity_of(golden, runner), facts, answered_by, in_modes or CellDraws())
+
+
+def _draws_in_modes(runner: AnswersInModes, golden: Golden, drawn: RoundPlan, budget: int) -> CellDraws:
+    """All that a page takes, after an event at once, and else where half of the first are apart: rare enough for no
+    budget. After a round with an answer that was apart as many of them at once as the budget holds."""
+    most = drawn_for_cells(golden, drawn, None, whole=True)
+    closer = runner.suspects(golden.adapter)
+    first = most if runner.has_news() else drawn_for_cells(golden, drawn, budget, whole=closer)
+    return CellDraws(first, most)
 
 
 def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[tuple[str, ...], str]:
@@ -228,14 +235,15 @@ def _with_cells(
     rounds, tokens = dict(measured), 0
     for adapter, part in parts.items():
         round = measured[adapter]
-        if round.blocked is not None or not part.in_modes:
+        if round.blocked is not None or not part.in_modes.first:
             continue
         scored = {m.comparison.reference.canary: m for m in round.measurements}
         pairs = [pair for pair, _ in part.pairs]
-        cells = answers_in_modes(runner, pairs, scored, part.in_modes, when.number, stop)
+        is_far = partial(is_apart, tolerances=part.golden.tolerances)
+        cells = cells_of_round(runner, pairs, scored, part.in_modes, when.number, stop, is_far)
         rounds[adapter] = replace(round, cells=tuple(cells.measurements), facts=(*round.facts, *cells.facts))
         if cells.measurements:
-            runner.suspect(adapter, any(is_apart(m, part.golden.tolerances) for m in cells.measurements))
+            runner.suspect(adapter, any(map(is_far, cells.measurements)))
         tokens += cells.tokens
     return rounds, tokens
 

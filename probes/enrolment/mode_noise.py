@@ -1,13 +1,16 @@
 """How far is a serving engine's answer in another mode from what it scores, when nothing is wrong?
 
-Measured once on each canary of a random sample, as the adapter is accepted. A mode's floor is part of the rule that
-calls an answer apart, and a mode without one pages nobody (detectors/canaries/mode_gap.py).
+Measured once on each canary of the pool, as the adapter is accepted, or on as many of a random order as a budget of
+tokens allows. A mode's floor is part of the rule that calls an answer apart, and a mode without one pages nobody
+(detectors/canaries/mode_gap.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from detectors.canaries.mode_gap import LEAST_FLOOR, NOISE, TOLERATED
 from detectors.canaries.tolerance import Tolerances
@@ -20,11 +23,14 @@ from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, GoldenCanary
 from probes.runner import AnswersInModes, BatchShape
+from probes.serving.load_limits import LoadLimits
 
 SCORED = BenignConfiguration("scored, beside the other modes", BatchShape())
 STAGE = "other modes"
 # So much of an adapter's effect may be apart at most, noise included: the loss of one half has to show.
 MOST_ALLOWED = 0.5
+# Tokens that the rest of the pool may take, read and written: what is asked of an engine in a minute by default.
+MOST_TOKENS = LoadLimits().tokens_a_minute
 
 
 def with_mode_floors(
@@ -33,17 +39,19 @@ def with_mode_floors(
     """The record with the floor of each mode, and in words which modes have none and why. A runner that is no serving
     engine has no modes.
 
-    sample: indices of the canaries that are had in them. Raises Unreplayable when stopped, and as the runner does.
+    sample: indices of canaries that are had in them whatever it costs, a random sample; the others of the pool follow.
+    Raises Unreplayable when stopped, and as the runner does.
 
-    Null hypothesis: nothing is wrong, and a further canary is exchangeable with the n of the sample in each mode.
-    Guarantee: it exceeds a mode's floor with chance 1/(n + 1) at most. What breaks it: canaries that were picked for
+    Null hypothesis: nothing is wrong, and a further answer is exchangeable with the n that were had in each mode.
+    Guarantee: it exceeds a mode's floor with chance 1/(n + 1) at most; and where the whole pool was had, no canary of
+    it, and so no share of it, is apart whenever it is had in a mode. What breaks it: canaries that were picked for
     their noise, and what changes at the engine later. Source: docs/mathematics.md#served-modes.
     """
     runner = context.runner
     if not isinstance(runner, AnswersInModes):
         return golden, ()
     context.progress(STAGE, 0, 1)
-    measurements, facts = _in_modes(runner, context, [golden.canaries[index] for index in sample])
+    measurements, facts = _in_modes(runner, context, had_in_modes(golden, sample))
     floors = {mode: floor for mode in Mode if (floor := _floor(measurements, mode)) is not None}
     if _long_ones(golden.pool) * tolerances.share < 1:
         floors.pop(Mode.LONG, None)
@@ -53,6 +61,20 @@ def with_mode_floors(
     canaries = tuple(_with_floors(canary, kept) for canary in golden.canaries)
     context.progress(STAGE, 1, 1)
     return replace(golden, canaries=canaries), (*facts, *words)
+
+
+def had_in_modes(golden: Golden, sample: Sequence[int]) -> list[GoldenCanary]:
+    """The sample, and the others of the pool for as long as the tokens last: each is scored under two names, and
+    written twice."""
+    had = [golden.canaries[index] for index in sample]
+    others = [canary for canary in golden.pool if canary not in had]
+    tokens = 0
+    for index in np.random.default_rng(len(others)).permutation(len(others)).tolist():
+        tokens += 4 * (len(others[index].prompt) + len(others[index].forced))
+        if tokens > MOST_TOKENS:
+            break
+        had.append(others[index])
+    return had
 
 
 def _in_modes(

@@ -25,7 +25,7 @@ from detectors.records import (
     Verdict,
 )
 from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, advance
-from detectors.verdicts.modes import is_rare_in_a_mode, of_modes
+from detectors.verdicts.modes import is_rare_in_a_mode, of_all_members, of_modes
 from detectors.verdicts.recovery import DrawCounts
 from tests.detectors.synthetic import make_round
 
@@ -256,6 +256,8 @@ def test_a_mode_that_is_at_fault_for_all_adapters_of_an_engine_is_one_page_of_th
     base = judged["smol"]
     assert base.reason is Reason.ALARM and base.cause is Cause.SERVING_PATH and "streamed" in base.explanation
     assert "affected: 3 of 3 adapters of smol" in base.explanation
+    drawn = of_all_members(of_engine(0, MEMBERS), T)[STREAMED].drawn
+    assert f"of {drawn} draws answered as a stream {drawn} differ from what the engine scores" in base.explanation
     assert monitor.incidents[SubjectKind.BASE, "smol"].mode is STREAMED
     reasons = [
         next(v.reason for v in monitor.observe(of_engine(number, ())).verdicts if v.subject == "smol")

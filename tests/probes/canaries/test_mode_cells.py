@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import replace
 
@@ -10,13 +11,16 @@ import pytest
 
 from detectors.canaries.mode_gap import FACTORS, faulty_mode, is_apart
 from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.e_detector import grid
 from detectors.records import BaseRound, Mode, Round
 from probes.canaries import mode_cells
 from probes.canaries.mode_cells import DRAWS, DRAWS_AT_EVENT, drawn_for_cells, mean_scored, two_cells
 from probes.canaries.round import Scheduled, replay_base_round
 from probes.canaries.schedule import RoundPlan, plan_round
+from probes.errors import EngineAway
 from probes.golden.record import Golden
 from probes.runners.served import SUSPECT_ROUNDS, Config, Runner
+from probes.serving.engine import Answered, Request
 from tests.probes.worlds import ADAPTERS, enrolled, never
 from tests.serving_engines.in_process import Engine
 from tests.serving_engines.toy_engine import ToyEngine
@@ -111,23 +115,56 @@ def test_whether_a_draw_is_had_in_modes_does_not_depend_on_its_own_length() -> N
         assert abs(np.mean(there) - 0.5) < 4 * 0.5 / len(there) ** 0.5
 
 
-def test_a_round_after_one_with_an_answer_apart_asks_the_whole_grid() -> None:
-    """A fault without an event: more draws come with the next round, and fewer again once nothing is apart."""
+def test_an_answer_apart_has_the_round_and_those_after_it_ask_the_whole_grid() -> None:
+    """A fault without an event: more draws in its own round, and fewer again once nothing is apart for some."""
     behind = engine()
     runner = opened(behind)
     round_of(runner)
 
     def draws(number: int) -> int:
-        per_canary = {m.comparison.reference.canary: m.comparison.draws for m in round_of(runner, number, 1024).cells}
+        cells = round_of(runner, number, 1024).cells
+        per_canary = {m.comparison.reference.canary: m.comparison.draws for m in cells}
+        assert Counter(m.comparison.reference.canary for m in cells) == dict.fromkeys(per_canary, 2)
         return sum(per_canary.values())
 
     assert draws(1) == DRAWS
     behind.toy.faults.streams_base = True
-    few, many = draws(2), draws(3)
-    assert few == DRAWS < many <= DRAWS_AT_EVENT
+    assert draws(2) == DRAWS_AT_EVENT, "in its own round, whatever the budget"
     behind.toy.faults.streams_base = False
-    last = [draws(number) for number in range(4, 5 + SUSPECT_ROUNDS)]
+    last = [draws(number) for number in range(3, 4 + SUSPECT_ROUNDS)]
     assert min(last[:-1]) > DRAWS and last[-1] == DRAWS
+
+
+def test_an_engine_that_goes_away_while_more_is_asked_leaves_no_half_of_it() -> None:
+    behind = engine()
+    runner = opened(behind)
+    round_of(runner)
+    behind.toy.faults.streams_base = True
+    generate, before = behind.generate, len(behind.written)
+
+    def away_after_the_first(request: Request, tokens: int) -> Answered:
+        if len(behind.written) - before >= 3 * DRAWS:  # two cells each, and a request that warms one of them
+            raise EngineAway("http://toy", "503")
+        return generate(request, tokens)
+
+    behind.generate = away_after_the_first  # type: ignore[method-assign]
+    assert round_of(runner, 1, 1024).cells == ()
+
+
+def test_a_round_that_goes_on_after_answers_apart_is_as_fair_a_bet() -> None:
+    """At the edge of the null: the mean factor of rounds that have 12 draws where two of 4 are apart, exactly."""
+    share = T.share
+    for stake in grid(share):
+        one, none = 1 + stake * (1 - share), 1 - stake * share
+        further = (share * one + (1 - share) * none) ** (DRAWS_AT_EVENT - DRAWS)
+        mean = sum(
+            math.comb(DRAWS, k)
+            * (share * one) ** k
+            * ((1 - share) * none) ** (DRAWS - k)
+            * (further if k >= 2 else 1.0)
+            for k in range(DRAWS + 1)
+        )
+        assert mean == pytest.approx(1.0, abs=1e-12)
 
 
 def test_the_first_round_asks_the_whole_grid_and_the_next_ones_part_of_it() -> None:

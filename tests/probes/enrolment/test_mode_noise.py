@@ -7,13 +7,16 @@ import pytest
 from detectors.canaries.mode_gap import FACTORS, LEAST_FLOOR
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import Mode
-from probes.enrolment.enrol import Request, enrol
-from probes.enrolment.mode_noise import with_mode_floors
+from probes.enrolment import mode_noise
+from probes.enrolment.enrol import Request as EnrolRequest
+from probes.enrolment.enrol import enrol
+from probes.enrolment.mode_noise import had_in_modes, with_mode_floors
 from probes.enrolment.settings import EnrolmentContext
 from probes.errors import Unreplayable
 from probes.golden.record import Golden
 from probes.runner import Stop
 from probes.runners.served import Config, Runner
+from probes.serving.engine import Answered, Request
 from tests.probes.worlds import ADAPTERS, SETTINGS, canary_set, enrolled, never, silent
 from tests.serving_engines.in_process import Engine
 from tests.serving_engines.toy_engine import ToyEngine
@@ -66,6 +69,39 @@ def test_a_chat_endpoint_that_fails_is_named_and_an_engine_that_goes_away_gives_
     assert words == ("what it answers at its chat endpoint is not known: no chat template",)
 
 
+def test_the_whole_pool_is_had_where_the_tokens_last_and_a_random_part_of_it_where_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    golden = enrolled("alpha")
+    runner, behind = served()
+    floors_of(runner)
+    pool = {canary.prompt for canary in golden.pool} | {golden.canaries[index].prompt for index in SAMPLE}
+    assert {request.prompt for request in behind.written} == pool
+    monkeypatch.setattr(mode_noise, "MOST_TOKENS", 1500)
+    part = had_in_modes(golden, SAMPLE)
+    assert part[: len(SAMPLE)] == [golden.canaries[index] for index in SAMPLE]
+    rest = part[len(SAMPLE) :]
+    assert rest and 4 * sum(len(canary.prompt) + len(canary.forced) for canary in rest) <= 1500
+    assert len(part) < len(pool) and rest != [canary for canary in golden.pool if canary in rest]
+
+
+def test_noise_of_one_canary_of_the_pool_that_a_dozen_would_have_missed_is_in_the_floor() -> None:
+    """Of a share of a tenth none is in a dozen with chance .28, and such a share pages sooner or later."""
+    golden = enrolled("alpha")
+    noisy = next(canary for canary in golden.pool if golden.canaries.index(canary) not in SAMPLE)
+    runner, behind = served()
+    generate = behind.generate
+
+    def streams_the_base_after_one_prompt(request: Request, tokens: int) -> Answered:
+        behind.toy.faults.streams_base = request.prompt == noisy.prompt
+        return generate(request, tokens)
+
+    behind.generate = streams_the_base_after_one_prompt  # type: ignore[method-assign]
+    floors, words = floors_of(runner)
+    assert Mode.STREAMED not in floors
+    assert any("what it answers as a stream: it is apart from what is scored by" in each for each in words)
+
+
 def test_stopping_leaves_no_record() -> None:
     runner, _ = served()
     with pytest.raises(Unreplayable, match="stopped"):
@@ -82,6 +118,6 @@ def test_long_prompts_page_where_the_pool_has_twenty_of_them(monkeypatch: pytest
 
 def test_an_enrolment_through_an_engine_records_them_and_one_in_process_does_not() -> None:
     runner, _ = served()
-    golden: Golden = enrol(Request(runner, "alpha", canary_set(), SETTINGS, list(ADAPTERS), silent, never))
+    golden: Golden = enrol(EnrolRequest(runner, "alpha", canary_set(), SETTINGS, list(ADAPTERS), silent, never))
     assert all(set(c.reference.mode_floors) == {Mode.WRITTEN, *FACTORS} for c in golden.canaries)
     assert not any(c.reference.mode_floors for c in enrolled("alpha").canaries)
