@@ -15,14 +15,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from agent.alerting.notice_text import runbook_of
 from agent.records import Notice, NoticeKind
 from agent.sinks import clickhouse
 from agent.surroundings import Surroundings
 from benchmarks.incidents.toy_faults import FaultyRunner, Served
-from detectors.records import Cause, Reason, Status
+from detectors.records import Reason
 from detectors.traffic_records import TrafficRound
+from probes.golden.archive import load, newest, save
 from probes.runners import memory, served
 from probes.scoring.scoring_job import ScoringOptions
+from tests.end_to_end.test_served import with_floors
 from tests.end_to_end.test_traffic_in_memory import serve, turn
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, Line, World, enrolled, new_runner
 from tests.kafka_brokers import request
@@ -67,7 +70,7 @@ def of_engine(name: str, what: str, begin: Callable[[Server], None]) -> Reproduc
             limits = {"tokens_a_minute": 10**9, "requests_a_minute": 10**9}
             config = served.Config({"url": server.url}, engine.base, dict.fromkeys(ADAPTERS, ""), limits=limits)
             with _agent(folder, Line(runner=cast(memory.Runner, served.Runner(config)))) as world:
-                _rounds(world, HEALTHY_ROUNDS, requests=0)
+                _rounds(world, HEALTHY_ROUNDS // 2, requests=0)
                 begin(server)
                 _rounds(world, MOST_ROUNDS, requests=0)  # no fault can be replayed inside it
                 return _triggers(world)
@@ -89,13 +92,17 @@ def _base_answered_by_adapter(folder: Path) -> list[Notice]:
 @contextmanager
 def _agent(folder: Path, line: Line) -> Iterator[World]:
     """Its store lies in ``folder/store``; its clock ends about now, because questions ask back from there."""
-    enrolled(folder / "golden")
-    store = clickhouse.Sink(clickhouse.Config(dsn=f"chdb://{folder / 'store'}"), Surroundings(CLUSTER, POD))
+    enrolled(folder / "first")
+    for adapter in ADAPTERS:
+        save(with_floors(load(folder / "first", str(newest(folder / "first", adapter)))), folder / "golden")
+    store = clickhouse.Sink(
+        clickhouse.Config(dsn=f"chdb://{folder / 'store'}"), Surroundings(CLUSTER, POD, folder / "sink")
+    )
     world = World(folder / "state", folder / "golden", others=[store], line=line)
     world.clock.at = time.time() - (HEALTHY_ROUNDS + MOST_ROUNDS) * EVERY_S
     with world:
         yield world
-        world.turn_until(store.flush)
+        world.turn_until(lambda: store.flush() and store.waiting == 0)
 
 
 def _rounds(world: World, rounds: int, requests: int = REQUESTS) -> None:
@@ -129,8 +136,7 @@ def _wait_for_cause(world: World) -> None:
 
 
 def _is_named(world: World, name: str) -> bool:
-    wanted = Cause.NONE if name == Status.UNMONITORABLE.value else Cause(name)
-    return any(notice.verdict.cause is wanted for notice in _triggers(world))
+    return any(runbook_of(notice.verdict) == name for notice in _triggers(world))
 
 
 def _triggers(world: World) -> list[Notice]:
