@@ -19,8 +19,8 @@ import structlog
 from agent.alerting.notice_text import runbook_of
 from agent.shipped import REPRODUCED
 from benchmarks.figures import console
-from benchmarks.incidents.reproduced import CLUSTER, NOT_INJECTED, REPRODUCTIONS, Reproduction
-from benchmarks.incidents.screens import explained, page_of
+from benchmarks.incidents.reproduced import NOT_INJECTED, REPRODUCTIONS, Reproduction
+from benchmarks.incidents.screens import explained, page_of, storing
 
 FOLDER = Path(__file__).resolve().parent.parent / "dashboards" / "runbooks"
 BEGIN, END = REPRODUCED, "<!-- end of reproduced -->"
@@ -44,7 +44,7 @@ def write(own: Reproduction) -> bool:
     """Into the runbook, where a notice names the cause. Does one?"""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        notices = own.run(folder)
+        notices = own.run(folder, storing(folder))
         named = [notice for notice in notices if runbook_of(notice.verdict) == own.name]
         for notice in named[-1:] or notices[-1:]:
             console.print(f"{own.name}: {notice.summary}", markup=False)
@@ -53,7 +53,7 @@ def write(own: Reproduction) -> bool:
             return False
         page = named[-1]
         shown = "\n".join(page_of(page).split("\n")[:DETAILS])
-        block = text(own, shown, explained(folder, page.dedup_key, CLUSTER))
+        block = text(own, shown, explained(folder, page.dedup_key))
     file = FOLDER / f"{own.name}.md"
     file.write_text(with_block(file.read_text(), block))
     return True

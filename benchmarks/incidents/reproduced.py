@@ -18,7 +18,6 @@ from typing import cast
 from agent.alerting.notice_text import runbook_of
 from agent.records import Notice, NoticeKind
 from agent.sinks import clickhouse
-from agent.surroundings import Surroundings
 from benchmarks.incidents.toy_faults import FaultyRunner, Served
 from detectors.records import Reason
 from detectors.traffic_records import TrafficRound
@@ -32,28 +31,31 @@ from tests.kafka_brokers import request
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 
-CLUSTER, POD = "test", "pod-0"
 HEALTHY_ROUNDS, MOST_ROUNDS, REQUESTS = 10, 6, 40
+
+
+STORED_WITHIN_S = 300.0
+Run = Callable[[Path, clickhouse.Sink | None], list[Notice]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
     """name: of the runbook, which is the cause that is to be named; what: was done, in words
 
-    run: does it in a folder, and gives the triggers that were sent, in order
+    run: does it in a folder, with a sink that stores what is found, and gives the triggers that were sent, in order
     """
 
     name: str
     what: str
-    run: Callable[[Path], list[Notice]]
+    run: Run
 
 
 def of_files(name: str, what: str, begin: Callable[[FaultyRunner], None]) -> Reproduction:
     """What is replayed from files is at fault from ``begin`` on."""
 
-    def run(folder: Path) -> list[Notice]:
+    def run(folder: Path, store: clickhouse.Sink | None) -> list[Notice]:
         runner = FaultyRunner(new_runner().config)
-        with _agent(folder, Line(runner=runner)) as world:
+        with _agent(folder, Line(runner=runner), store) as world:
             _rounds(world, HEALTHY_ROUNDS)
             begin(runner)
             return _until_named(world, name)
@@ -64,12 +66,13 @@ def of_files(name: str, what: str, begin: Callable[[FaultyRunner], None]) -> Rep
 def of_engine(name: str, what: str, begin: Callable[[Server], None]) -> Reproduction:
     """The serving engine is."""
 
-    def run(folder: Path) -> list[Notice]:
+    def run(folder: Path, store: clickhouse.Sink | None) -> list[Notice]:
         engine = ToyEngine(adapters={adapter: f"{adapter}-v1" for adapter in ADAPTERS})
         with serving(engine) as server:
             limits = {"tokens_a_minute": 10**9, "requests_a_minute": 10**9}
             config = served.Config({"url": server.url}, engine.base, dict.fromkeys(ADAPTERS, ""), limits=limits)
-            with _agent(folder, Line(runner=cast(memory.Runner, served.Runner(config)))) as world:
+            line = Line(runner=cast(memory.Runner, served.Runner(config)))
+            with _agent(folder, line, store) as world:
                 _rounds(world, HEALTHY_ROUNDS // 2, requests=0)
                 begin(server)
                 _rounds(world, MOST_ROUNDS, requests=0)  # no fault can be replayed inside it
@@ -78,9 +81,9 @@ def of_engine(name: str, what: str, begin: Callable[[Server], None]) -> Reproduc
     return Reproduction(name, what, run)
 
 
-def _base_answered_by_adapter(folder: Path) -> list[Notice]:
+def _base_answered_by_adapter(folder: Path, store: clickhouse.Sink | None) -> list[Notice]:
     line = Line(replace(PLAIN, canaries=False), ScoringOptions(), runner=new_runner())
-    with _agent(folder, line) as world:
+    with _agent(folder, line, store) as world:
         world.turn_until(lambda: bool(world.sink.of(TrafficRound)))
         for number in range(HEALTHY_ROUNDS + MOST_ROUNDS - 1):
             serve(world, "tiny", None if number < HEALTHY_ROUNDS else "beta")
@@ -90,19 +93,28 @@ def _base_answered_by_adapter(folder: Path) -> list[Notice]:
 
 
 @contextmanager
-def _agent(folder: Path, line: Line) -> Iterator[World]:
-    """Its store lies in ``folder/store``; its clock ends about now, because questions ask back from there."""
+def _agent(folder: Path, line: Line, store: clickhouse.Sink | None) -> Iterator[World]:
+    """Its clock ends about now, because questions ask back from there."""
     enrolled(folder / "first")
     for adapter in ADAPTERS:
         save(with_floors(load(folder / "first", str(newest(folder / "first", adapter)))), folder / "golden")
-    store = clickhouse.Sink(
-        clickhouse.Config(dsn=f"chdb://{folder / 'store'}"), Surroundings(CLUSTER, POD, folder / "sink")
-    )
-    world = World(folder / "state", folder / "golden", others=[store], line=line)
+    sinks = [] if store is None else [store]
+    world = World(folder / "state", folder / "golden", others=sinks, line=line)
     world.clock.at = time.time() - (HEALTHY_ROUNDS + MOST_ROUNDS) * EVERY_S
     with world:
         yield world
-        world.turn_until(lambda: store.flush() and store.waiting == 0)
+        if store is not None:
+            _store_all(world, store)
+
+
+def _store_all(world: World, store: clickhouse.Sink) -> None:
+    """Raises TimeoutError."""
+    give_up = time.monotonic() + STORED_WITHIN_S
+    while not (store.flush() and store.waiting == 0):
+        if time.monotonic() > give_up:
+            raise TimeoutError(store.status[1])
+        world.app.step()
+        time.sleep(0.05)
 
 
 def _rounds(world: World, rounds: int, requests: int = REQUESTS) -> None:
