@@ -42,6 +42,8 @@ LEAST_LEAD_IN_S, MOST_S = 1800.0, 14 * 86_400.0
 FLIPPED_BEFORE_S = 60.0
 # Columns of the chart, rows and steps of a list that are shown, and characters of a text.
 CHART_WIDTH, SHOWN, CHECKS, TEXT = 48, 3, 2, 70
+# Of one subject, in all its incidents.
+MOST_NOTICES = 1000
 # Part of an identity -> the columns of ``identity`` that hold its hash before and after.
 PARTS = {
     "base": ("base_before", "live_base"),
@@ -83,8 +85,9 @@ class Story:
 def explain(path: Path, incident: str, json: bool) -> int:
     """The latest incident of a subject, or the latest that is open; of none that, the latest that ended.
 
-    incident: ``KIND/NAME`` or NAME of its subject, or its key as a page has it; "" for the latest. 2 where there was
-    none. Raises Refused for one that the store does not know, Retryable where the store is away.
+    incident: ``KIND/NAME`` or NAME of its subject, or its key as a page has it; "" for the latest; ``@TIME`` behind it
+    for the one that was open then. 2 where there was none. Raises Refused for one that the store does not know,
+    Retryable where the store is away.
     """
     config = load(path)
     now = Clock().now()
@@ -117,36 +120,55 @@ def _incident(rows_of: RowsOf, wanted: str, cluster: str) -> Row | None:
     rows = rows_of("incidents", {"cluster": cluster, "days": str(YEARS_D)})  # open ones first, then the latest
     if not wanted:
         return rows[0] if rows else None
+    name, at = _name_and_time(wanted)
     for row in rows:
-        if wanted in (row["dedup_key"], f"{row['subject_kind']}/{row['subject']}", row["subject"]):
+        known_as = row["dedup_key"], f"{row['subject_kind']}/{row['subject']}", row["subject"]
+        if wanted in known_as or (name in known_as and _was_open(row, at)):
             return row
     names = list(dict.fromkeys(f"{row['subject_kind']}/{row['subject']}" for row in rows))
     wished = f"one of: {', '.join(names[:20])}" if names else "none: no incident is stored"
     raise Refused("gapwatch explain", repr(wanted), wished)
 
 
+def _name_and_time(wanted: str) -> tuple[str, float]:
+    """``NAME@TIME``; inf where no time follows: a name may have an @ of its own."""
+    name, _, time = wanted.rpartition("@")
+    try:
+        return name, _at(time)
+    except ValueError:
+        return wanted, math.inf
+
+
+def _was_open(incident: Row, at: float) -> bool:
+    """A person copies times without their fractions, or to the minute."""
+    ended = incident["ended_at"]
+    return _at(incident["opened_at"]) - 60.0 <= at and (ended is None or at <= _at(ended))
+
+
 def _story(rows_of: RowsOf, incident: Row, now: float) -> Story:
-    """By the questions of the page, each asked for this subject."""
+    """By the questions of the page, each asked for this subject. Of a former incident only what is of its own time:
+    the others answer for the latest one."""
     of_it = {"subject": str(incident["subject"]), "cluster": str(incident["cluster"])}
     subject = {"subject": of_it["subject"]}
-    notices = rows_of("notices_of", {"dedup_key": str(incident["dedup_key"])})
-    page = next(row for row in notices if row["kind"] == "trigger" and _at(row["at"]) >= _at(incident["opened_at"]))
+    begin, end = _at(incident["opened_at"]), now if incident["ended_at"] is None else _at(incident["ended_at"])
+    notices = rows_of("notices_of", {"dedup_key": str(incident["dedup_key"]), "limit": str(MOST_NOTICES)})
+    pages = [row for row in notices if row["kind"] == "trigger" and _at(row["at"]) >= begin]
+    is_latest, page = _at(pages[0]["at"]) <= end, next(row for row in pages if _at(row["at"]) <= end)
     steps = _steps(page, incident)
     if incident["kind"] == "cannot_tell":
         return Story(incident, page, steps=steps)
     kind = incident["subject_kind"]
-    begin, end = _at(incident["opened_at"]), now if incident["ended_at"] is None else _at(incident["ended_at"])
     lead_in = max(LEAST_LEAD_IN_S, (end - begin) / 2)
     begin = max(begin - lead_in, end - MOST_S)
     span = {"hours": f"{(now - begin) / HOUR_S:.4f}", "until_hours": f"{max(0.0, now - end) / HOUR_S:.4f}"}
-    since = [row for row in rows_of("since", of_it) if row["subject_kind"] == kind]
+    since = [row for row in rows_of("since", of_it) if row["subject_kind"] == kind and is_latest]
     return Story(
         incident,
         page,
         since=since[0] if since else {},
         course=rows_of("course", of_it | span | {"points": str(CHART_WIDTH)}),
-        changes=rows_of("identity", subject),
-        requests=rows_of("requests_since", of_it),
+        changes=rows_of("identity", subject) if is_latest else (),
+        requests=rows_of("requests_since", of_it) if is_latest else (),
         flips=rows_of("flipped", subject | {"hours": str(math.ceil((now - begin) / HOUR_S))}),
         steps=steps,
         watched=rows_of("watched", subject) if incident["ended_at"] is not None else (),
@@ -201,6 +223,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "confirm": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": _undo(story),
         "over when": [steps.get("Recovered when", "")] if story.incident["ended_at"] is None else [],
+        "compare": [_report(story.incident)],
         "watch": _watch(story),
         "see": [f"{text}: {address}" for text, address in story.links.items()],
     }
@@ -362,6 +385,13 @@ def _loss(row: Row) -> str:
         return "not known"
     within = f" within {math.ceil(row['minutes_to_page'])} min" if row["minutes_to_page"] is not None else ""
     return f"{100 * _number(row['smallest_loss']):.3g}%{within}"
+
+
+def _report(incident: Row) -> str:
+    """The command for this very incident, also when there is a later one."""
+    at = f"{datetime.fromtimestamp(_at(incident['opened_at']), UTC):%Y-%m-%dT%H:%M:%S}"
+    name = quote(f"{incident['subject_kind']}/{incident['subject']}@{at}")
+    return f"gapwatch report --incident {name}: canaries and requests beside the healthy time before it, as HTML"
 
 
 def _is_moved(since: Row, part: str) -> bool:

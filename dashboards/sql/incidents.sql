@@ -1,5 +1,5 @@
 -- Which incidents were there, how long did they last, and what ended them?
--- Ask it when you take over a shift, or want to know whether this has happened before; `gapwatch explain` tells one whole.
+-- Ask it when you take over a shift, or want to know whether this has happened before; `gapwatch explain` tells one whole, and `gapwatch report` compares it with healthy time.
 -- subject = '': adapter or base; all when empty
 -- cluster = '': one cluster, or all when empty
 -- days = 90: how far back an incident may have ended
