@@ -16,11 +16,11 @@ from pathlib import Path
 
 import structlog
 
+from agent.alerting.notice_text import runbook_of
 from agent.shipped import REPRODUCED
 from benchmarks.figures import console
-from benchmarks.incidents.reproduced import CLUSTER, NOT_INJECTED, REPRODUCTIONS, Reproduction
-from benchmarks.incidents.screens import explained, page_of
-from detectors.records import Cause
+from benchmarks.incidents.reproduced import NOT_INJECTED, REPRODUCTIONS, Reproduction
+from benchmarks.incidents.screens import explained, page_of, storing
 
 FOLDER = Path(__file__).resolve().parent.parent / "dashboards" / "runbooks"
 BEGIN, END = REPRODUCED, "<!-- end of reproduced -->"
@@ -41,21 +41,22 @@ def main() -> None:
 
 
 def write(own: Reproduction) -> bool:
-    """Into the runbook. Is the cause named as itself?"""
+    """Into the runbook, where a notice names the cause. Does one?"""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        notices = own.run(folder)
-        if not notices:
-            console.print(f"{own.name}: no page")
+        notices = own.run(folder, storing(folder))
+        named = [notice for notice in notices if runbook_of(notice.verdict) == own.name]
+        for notice in named[-1:] or notices[-1:]:
+            console.print(f"{own.name}: {notice.summary}", markup=False)
+        if not named:
+            console.print(f"{own.name}: no notice names it")
             return False
-        named = [notice for notice in notices if notice.verdict.cause.value == own.name]
-        page = (named or notices)[-1]
+        page = named[-1]
         shown = "\n".join(page_of(page).split("\n")[:DETAILS])
-        block = text(own, shown, explained(folder, page.dedup_key, CLUSTER))
+        block = text(own, shown, explained(folder, page.dedup_key))
     file = FOLDER / f"{own.name}.md"
     file.write_text(with_block(file.read_text(), block))
-    console.print(f"{own.name}: {page.verdict.cause.value}, {page.summary}", markup=False)
-    return bool(named) or page.verdict.cause is Cause.NONE
+    return True
 
 
 def text(own: Reproduction, page: str, explain: str) -> str:

@@ -744,7 +744,7 @@ NOT_MEASURED = "not measured"
 OVER_ROUNDS = "{retention}, valid at any time, from {n} canaries"
 # n: responses since the onset at the alarm, recent ones after it
 BY_RESPONSES_ALONE = "{retention}, from {n} responses"
-INTERVAL = " (95 % {low:.2f}..{high:.2f})"
+INTERVAL = " (95 % {low:z.2f}..{high:z.2f})"
 HASH_NOT_KNOWN = "hash not known"
 # What a healthy verdict means: the smallest loss of strength that pages within 20 rounds. percent: of the strength
 SMALLEST_LOSS = "{percent:.3g}% in {draws} draws"

@@ -224,7 +224,7 @@ def retention_words(retention: Interval | None) -> str:
     if retention is None or not math.isfinite(retention.mean):
         return text.NOT_MEASURED
     interval = text.INTERVAL.format(low=retention.low, high=retention.high) if math.isfinite(retention.low) else ""
-    return f"{retention.mean:.2f}{interval}"
+    return f"{retention.mean:z.2f}{interval}"
 
 
 def smallest_loss_words(loss: float | None, draws: int) -> str:

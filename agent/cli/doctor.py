@@ -169,10 +169,10 @@ def pagerduty_checks(config: Config) -> Iterator[Check]:
     yield _tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
     if pagerduty.api_token_file is not None:
         wanted = "alerts.pagerduty.api_token_file: a read-only key of PagerDuty's REST API, and egress to its host"
-        yield _tried("pagerduty API", partial(_told, pagerduty.api_url, pagerduty.api_token_file), wanted)
+        yield _tried("pagerduty API", partial(_lists_incidents, pagerduty.api_url, pagerduty.api_token_file), wanted)
 
 
-def _told(api_url: str, token_file: Path) -> str:
+def _lists_incidents(api_url: str, token_file: Path) -> str:
     """Asks for a key that nobody uses: what is wanted is the right to ask."""
     with httpx.Client(timeout=5.0) as http:
         open_incident(http, api_url, token_file, "gapwatch doctor")

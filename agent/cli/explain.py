@@ -23,6 +23,7 @@ from rich.text import Text
 from agent.cli.query import Ask, asking
 from agent.clock import Clock
 from agent.config import PagerDuty, load
+from agent.delivery.links import About, links_about
 from agent.delivery.pagerduty_incidents import open_incident
 from agent.errors import Refused, Retryable
 from agent.shipped import runbook_sections
@@ -65,6 +66,7 @@ class Story:
     requests: of ``requests_since``; flips: of ``flipped``; steps: part of the runbook -> its text, with names filled in
     watched: of the same name, of an incident that ended
     answered: who works on it, by PagerDuty, "" where that is not known
+    links: of its notices, by what they lead to
     """
 
     incident: Row
@@ -77,6 +79,7 @@ class Story:
     steps: Mapping[str, str] = field(default_factory=dict)
     watched: Sequence[Row] = ()
     answered: str = ""
+    links: Mapping[str, str] = field(default_factory=dict)
 
 
 def explain(path: Path, incident: str, json: bool) -> int:
@@ -93,8 +96,8 @@ def explain(path: Path, incident: str, json: bool) -> int:
     if story is None:
         console.print(f"no incident is stored of cluster {escape(config.cluster)}")
         return CANNOT_TELL
-    if config.alerts.pagerduty is not None and story.incident["ended_at"] is None:
-        story = replace(story, answered=_answered(config.alerts.pagerduty, str(story.incident["dedup_key"])))
+    if config.alerts.pagerduty is not None:
+        story = _with_pagerduty(story, config.alerts.pagerduty)
     if json:
         as_json(asdict(story))
     else:
@@ -174,15 +177,18 @@ def _story(rows_of: RowsOf, incident: Row, now: float) -> Story:
 
 def _steps(page: Row, incident: Row) -> dict[str, str]:
     """Of the runbook that the page names, ADAPTER and BASE replaced."""
-    cause = str(page["cause"])
-    name = cause if cause != Cause.NONE.value else Status.UNMONITORABLE.value
     try:
-        sections = runbook_sections(name)
+        sections = runbook_sections(_runbook_of(page))
     except Refused:  # a cause of another version
         sections = runbook_sections(Cause.UNKNOWN.value)
     subject, base = quote(str(incident["subject"])), quote(str(incident["base"]))
     is_base = incident["subject_kind"] == SubjectKind.BASE.value
     return {title: _with_names(text, subject, base, is_base) for title, text in sections.items()}
+
+
+def _runbook_of(page: Row) -> str:
+    cause = str(page["cause"])
+    return cause if cause != Cause.NONE.value else Status.UNMONITORABLE.value
 
 
 def _with_names(text: str, subject: str, base: str, is_base: bool) -> str:
@@ -219,6 +225,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "over when": [steps.get("Recovered when", "")] if story.incident["ended_at"] is None else [],
         "compare": [_report(story.incident)],
         "watch": _watch(story),
+        "see": [f"{text}: {address}" for text, address in story.links.items()],
     }
     lines = {
         title: [line for text in texts for line in text.split("\n") if line.strip()] for title, texts in parts.items()
@@ -244,6 +251,15 @@ def _notices_of(incident: Row) -> str:
     owner = f", owner {incident['owner']}" if incident["owner"] else ""
     sent = f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}"
     return f"{sent}{urgency}{owner}{again}"
+
+
+def _with_pagerduty(story: Story, pagerduty: PagerDuty) -> Story:
+    """With what its configuration leads to."""
+    incident = story.incident
+    names = (_runbook_of(story.page), str(incident["subject"]), str(incident["base"]), str(incident["pods"][0]))
+    pages = {link.text: link.href for link in links_about(About(*names), pagerduty)}
+    is_open = incident["ended_at"] is None
+    return replace(story, links=pages, answered=_answered(pagerduty, str(incident["dedup_key"])) if is_open else "")
 
 
 def _answered(pagerduty: PagerDuty, dedup_key: str) -> str:

@@ -28,20 +28,37 @@ class Addresses(Protocol):
     def status_url(self) -> str: ...
 
 
+class About(NamedTuple):
+    """What an address is filled in with. cause: name of the runbook, "" where there is none"""
+
+    cause: str
+    subject: str
+    base: str
+    pod: str
+
+
 def links(verdict: Verdict, addresses: Addresses, pod: str) -> tuple[Link, ...]:
     """In the order in which they are needed."""
-    page = runbook_of(verdict)
+    return links_about(about(verdict, pod), addresses)
+
+
+def links_about(subject: About, addresses: Addresses) -> tuple[Link, ...]:
+    """As ``links``, where no verdict is at hand."""
     pages = {
-        f"Runbook: {page}": addresses.runbook_url if page else "",
+        f"Runbook: {subject.cause}": addresses.runbook_url if subject.cause else "",
         "Dashboard": addresses.dashboard_url,
         "Status page": addresses.status_url,
     }
-    return tuple(Link(text, filled(address, verdict, pod)) for text, address in pages.items() if address)
+    return tuple(Link(text, filled(address, subject)) for text, address in pages.items() if address)
 
 
-def filled(address: str, verdict: Verdict, pod: str) -> str:
+def about(verdict: Verdict, pod: str) -> About:
+    """pod: that reports it"""
+    return About(runbook_of(verdict), verdict.subject, verdict.base, pod)
+
+
+def filled(address: str, subject: About) -> str:
     """Names as engines allow them, with spaces, slashes and quotes, must not end an address or begin another part."""
-    names = {"cause": runbook_of(verdict), "subject": verdict.subject, "base": verdict.base, "pod": pod}
-    for name, value in names.items():
+    for name, value in subject._asdict().items():
         address = address.replace(f"{{{name}}}", quote(value, safe=""))
     return address

@@ -28,7 +28,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.alerting.policy import Severity, Urgency
-from agent.delivery.links import filled, links
+from agent.delivery.links import about, filled, links
 from agent.delivery.outbox import Entry, Outbox
 from agent.delivery.pagerduty_address import CHANGE, ENQUEUE, address
 from agent.delivery.pagerduty_incidents import API_URL, open_incident
@@ -283,7 +283,8 @@ def _images(notice: Notice, config: Config, source: str) -> list[dict[str, str]]
     if notice.kind is not NoticeKind.TRIGGER or not config.image_url:
         return []
     page = next((link.href for link in links(notice.verdict, config, source) if link.text == "Dashboard"), "")
-    image = {"src": filled(config.image_url, notice.verdict, source), "href": page, "alt": "retention and evidence"}
+    picture = filled(config.image_url, about(notice.verdict, source))
+    image = {"src": picture, "href": page, "alt": "retention and evidence"}
     return [{name: value for name, value in image.items() if value}]
 
 

@@ -15,42 +15,47 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from agent.alerting.notice_text import runbook_of
 from agent.records import Notice, NoticeKind
 from agent.sinks import clickhouse
-from agent.surroundings import Surroundings
 from benchmarks.incidents.toy_faults import FaultyRunner, Served
-from detectors.records import Cause, Reason, Status
+from detectors.records import Reason
 from detectors.traffic_records import TrafficRound
+from probes.golden.archive import load, newest, save
 from probes.runners import memory, served
 from probes.scoring.scoring_job import ScoringOptions
+from tests.end_to_end.test_served import with_floors
 from tests.end_to_end.test_traffic_in_memory import serve, turn
 from tests.end_to_end.world import ADAPTERS, EVERY_S, PLAIN, Line, World, enrolled, new_runner
 from tests.kafka_brokers import request
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 
-CLUSTER, POD = "test", "pod-0"
 HEALTHY_ROUNDS, MOST_ROUNDS, REQUESTS = 10, 6, 40
+
+
+STORED_WITHIN_S = 300.0
+Run = Callable[[Path, clickhouse.Sink | None], list[Notice]]
 
 
 @dataclass(frozen=True, slots=True)
 class Reproduction:
     """name: of the runbook, which is the cause that is to be named; what: was done, in words
 
-    run: does it in a folder, and gives the triggers that were sent, in order
+    run: does it in a folder, with a sink that stores what is found, and gives the triggers that were sent, in order
     """
 
     name: str
     what: str
-    run: Callable[[Path], list[Notice]]
+    run: Run
 
 
 def of_files(name: str, what: str, begin: Callable[[FaultyRunner], None]) -> Reproduction:
     """What is replayed from files is at fault from ``begin`` on."""
 
-    def run(folder: Path) -> list[Notice]:
+    def run(folder: Path, store: clickhouse.Sink | None) -> list[Notice]:
         runner = FaultyRunner(new_runner().config)
-        with _agent(folder, Line(runner=runner)) as world:
+        with _agent(folder, Line(runner=runner), store) as world:
             _rounds(world, HEALTHY_ROUNDS)
             begin(runner)
             return _until_named(world, name)
@@ -61,13 +66,14 @@ def of_files(name: str, what: str, begin: Callable[[FaultyRunner], None]) -> Rep
 def of_engine(name: str, what: str, begin: Callable[[Server], None]) -> Reproduction:
     """The serving engine is."""
 
-    def run(folder: Path) -> list[Notice]:
+    def run(folder: Path, store: clickhouse.Sink | None) -> list[Notice]:
         engine = ToyEngine(adapters={adapter: f"{adapter}-v1" for adapter in ADAPTERS})
         with serving(engine) as server:
             limits = {"tokens_a_minute": 10**9, "requests_a_minute": 10**9}
             config = served.Config({"url": server.url}, engine.base, dict.fromkeys(ADAPTERS, ""), limits=limits)
-            with _agent(folder, Line(runner=cast(memory.Runner, served.Runner(config)))) as world:
-                _rounds(world, HEALTHY_ROUNDS, requests=0)
+            line = Line(runner=cast(memory.Runner, served.Runner(config)))
+            with _agent(folder, line, store) as world:
+                _rounds(world, HEALTHY_ROUNDS // 2, requests=0)
                 begin(server)
                 _rounds(world, MOST_ROUNDS, requests=0)  # no fault can be replayed inside it
                 return _triggers(world)
@@ -75,9 +81,9 @@ def of_engine(name: str, what: str, begin: Callable[[Server], None]) -> Reproduc
     return Reproduction(name, what, run)
 
 
-def _base_answered_by_adapter(folder: Path) -> list[Notice]:
+def _base_answered_by_adapter(folder: Path, store: clickhouse.Sink | None) -> list[Notice]:
     line = Line(replace(PLAIN, canaries=False), ScoringOptions(), runner=new_runner())
-    with _agent(folder, line) as world:
+    with _agent(folder, line, store) as world:
         world.turn_until(lambda: bool(world.sink.of(TrafficRound)))
         for number in range(HEALTHY_ROUNDS + MOST_ROUNDS - 1):
             serve(world, "tiny", None if number < HEALTHY_ROUNDS else "beta")
@@ -87,15 +93,28 @@ def _base_answered_by_adapter(folder: Path) -> list[Notice]:
 
 
 @contextmanager
-def _agent(folder: Path, line: Line) -> Iterator[World]:
-    """Its store lies in ``folder/store``; its clock ends about now, because questions ask back from there."""
-    enrolled(folder / "golden")
-    store = clickhouse.Sink(clickhouse.Config(dsn=f"chdb://{folder / 'store'}"), Surroundings(CLUSTER, POD))
-    world = World(folder / "state", folder / "golden", others=[store], line=line)
+def _agent(folder: Path, line: Line, store: clickhouse.Sink | None) -> Iterator[World]:
+    """Its clock ends about now, because questions ask back from there."""
+    enrolled(folder / "first")
+    for adapter in ADAPTERS:
+        save(with_floors(load(folder / "first", str(newest(folder / "first", adapter)))), folder / "golden")
+    sinks = [] if store is None else [store]
+    world = World(folder / "state", folder / "golden", others=sinks, line=line)
     world.clock.at = time.time() - (HEALTHY_ROUNDS + MOST_ROUNDS) * EVERY_S
     with world:
         yield world
-        world.turn_until(store.flush)
+        if store is not None:
+            _store_all(world, store)
+
+
+def _store_all(world: World, store: clickhouse.Sink) -> None:
+    """Raises TimeoutError."""
+    give_up = time.monotonic() + STORED_WITHIN_S
+    while not (store.flush() and store.waiting == 0):
+        if time.monotonic() > give_up:
+            raise TimeoutError(store.status[1])
+        world.app.step()
+        time.sleep(0.05)
 
 
 def _rounds(world: World, rounds: int, requests: int = REQUESTS) -> None:
@@ -129,8 +148,7 @@ def _wait_for_cause(world: World) -> None:
 
 
 def _is_named(world: World, name: str) -> bool:
-    wanted = Cause.NONE if name == Status.UNMONITORABLE.value else Cause(name)
-    return any(notice.verdict.cause is wanted for notice in _triggers(world))
+    return any(runbook_of(notice.verdict) == name for notice in _triggers(world))
 
 
 def _triggers(world: World) -> list[Notice]:

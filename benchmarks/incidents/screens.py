@@ -15,28 +15,40 @@ from agent.cli.query import Answered
 from agent.demo.receiver import ReceivedIncident
 from agent.demo.story import page_text
 from agent.records import Notice
+from agent.sinks import clickhouse
 from agent.sinks.pagerduty import Config, to_event
 from agent.store import client as store
+from agent.surroundings import Surroundings
 
+CLUSTER, POD = "test", "pod-0"
 WIDTH = 110
 
 
 def page_of(notice: Notice) -> str:
     """The text of the event that is sent."""
-    _, body = to_event(notice, Config(routing_key_file=Path("none")), "pod-0", Policy().of_notice(notice))
+    _, body = to_event(notice, Config(routing_key_file=Path("none")), POD, Policy().of_notice(notice))
     return page_text(ReceivedIncident(notice.dedup_key, "triggered", [body])).plain.rstrip()
 
 
-def explained(folder: Path, dedup_key: str, cluster: str) -> str:
+def storing(folder: Path) -> clickhouse.Sink:
+    """Into ``folder/store``, an embedded one: there is one of these in a process."""
+    return clickhouse.Sink(clickhouse.Config(dsn=_dsn(folder)), Surroundings(CLUSTER, POD, folder / "sink"))
+
+
+def _dsn(folder: Path) -> str:
+    return f"chdb://{folder / 'store'}"
+
+
+def explained(folder: Path, dedup_key: str) -> str:
     """``gapwatch explain`` of what lies in ``folder/store``."""
-    client = store.connect(f"chdb://{folder / 'store'}")
+    client = store.connect(_dsn(folder))
 
     def ask_one(name: str, params: Mapping[str, str]) -> Answered:
         columns, rows = store.run_query(client, name, params)
         return list(columns), [list(row) for row in rows]
 
     now = time.time()
-    story = story_of(ask_one, dedup_key, cluster, now)
+    story = story_of(ask_one, dedup_key, CLUSTER, now)
     client.close()
     if story is None:
         raise RuntimeError(f"no incident {dedup_key} is stored")

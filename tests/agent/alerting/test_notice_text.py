@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agent.alerting.notice import to_notice
-from agent.alerting.notice_text import details, onset_words
+from agent.alerting.notice_text import details, onset_words, retention_words
 from agent.records import Notice, NoticeReason
 from agent.shipped import runbook
 from agent.store import client as store
@@ -230,3 +230,8 @@ def test_every_reason_why_nobody_can_tell_is_in_the_runbook() -> None:
     text = runbook("unmonitorable")
     told = {name for row in re.findall(r"^\| ([a-z_, ]+) \| ", text, re.MULTILINE) for name in row.split(", ")}
     assert told - {"reason"} == {reason.value for reason in blind}
+
+
+def test_nothing_left_is_no_negative_zero() -> None:
+    assert retention_words(Interval(-1e-5, -1e-4, 1e-4, 16)) == "0.00 (95 % 0.00..0.00)"
+    assert retention_words(Interval(-0.02, -0.05, 0.01, 16)) == "-0.02 (95 % -0.05..0.01)"

@@ -206,6 +206,11 @@ def test_who_works_on_an_open_incident_is_pagerdutys_to_say(
         receiver.resolve(page.dedup_key)
         assert "nothing is open under its key" in said(**asks)
     assert "does not tell who works on it" in said(**asks)
+    said(runbook_url="https://wiki/{cause}", dashboard_url="https://graphs/?s={subject}")
+    assert explain(config, "", json=False) == 0
+    screen_text = capsys.readouterr().out
+    assert "Runbook: base_swapped_and_adapter_lost: https://wiki/base_swapped_and_adapter_lost" in screen_text
+    assert f"Dashboard: https://graphs/?s={BASE}" in screen_text
     assert "No such file" in said(**asks | {"api_token_file": str(tmp_path / "gone")})
 
 
