@@ -31,7 +31,8 @@ from agent.store import client as store
 from benchmarks.figures import Figure, at_least, context, exactly
 from benchmarks.process.agents import ROOT, store_server, wait_for, without_models
 
-KILLS, QUICK_KILLS = 200, 5
+# So many worlds of so many kills each.
+PIECES, KILLS, QUICK_KILLS = 5, 40, 5
 LONGEST_LIFE_S = 3.0
 RATE = 200
 TOPIC, ADAPTER, PARTITIONS = "requests", "a", 4
@@ -53,7 +54,13 @@ class Lives(NamedTuple):
 
 
 def measure(quick: bool) -> list[Figure]:
-    lives = _killed(QUICK_KILLS if quick else KILLS)
+    return figures_of([piece(QUICK_KILLS, 0)] if quick else [piece(KILLS, seed) for seed in range(PIECES)])
+
+
+def figures_of(pieces: list[Lives]) -> list[Figure]:
+    stored = {name: sum(each.stored[name] for each in pieces) for name in _STORED}
+    kills, published = sum(each.kills for each in pieces), sum(each.published for each in pieces)
+    lives = Lives(kills, published, stored, sum(each.working for each in pieces))
     what = f"killed with -9 {lives.kills} times"
     figures = [at_least(f"{what}: requests published meanwhile", lives.published, "requests", 1)]
     for name, n in lives.stored.items():
@@ -64,7 +71,7 @@ def measure(quick: bool) -> list[Figure]:
     return [*figures, context(f"{what}: lives that stored something before", lives.working, "lives")]
 
 
-def _killed(kills: int) -> Lives:
+def piece(kills: int, seed: int) -> Lives:
     with tempfile.TemporaryDirectory() as at, ExitStack() as opened:
         folder = Path(at)
         (folder / "broker").mkdir()
@@ -73,7 +80,7 @@ def _killed(kills: int) -> Lives:
         dsn = opened.enter_context(store_server(folder / "store"))
         config = _configuration(folder, broker, dsn)
         requests = opened.enter_context(Requests(opened.enter_context(publisher(broker.bootstrap, TOPIC))))
-        command = [sys.executable, "-m", "benchmarks.process.killed", str(config), str(kills), "0"]
+        command = [sys.executable, "-m", "benchmarks.process.killed", str(config), str(kills), str(seed)]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"))
         requests.stop()
         last = opened.enter_context(_Running(config))
