@@ -251,7 +251,10 @@ def query(
 @cli.command()
 def explain(
     incident: Annotated[
-        str, typer.Argument(help="Adapter or base, or a page's key; without one, the latest that is open.")
+        str,
+        typer.Argument(
+            help="Adapter or base, or a page's key, @TIME for a former one; without one, the latest that is open."
+        ),
     ] = "",
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
@@ -260,6 +263,37 @@ def explain(
     from agent.cli.explain import explain as explain_incident
 
     return explain_incident(config, incident, json)
+
+
+@cli.command()
+def report(
+    adapter: Annotated[
+        str, typer.Option("--adapter", help="Adapter that is compared; default: the incident's, or its page's first.")
+    ] = "",
+    incident: Annotated[
+        str,
+        typer.Option(
+            "--incident",
+            help="Adapter or base, or a page's key, @TIME for a former one; default: the latest. With --healthy: "
+            "FROM..TO.",
+        ),
+    ] = "",
+    healthy: Annotated[
+        str, typer.Option("--healthy", help='FROM..TO: "30h..6h" ago, or times such as 2026-03-01T12:00 (UTC).')
+    ] = "",
+    out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("gapwatch-report.html"),
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Compare an incident with the healthy time before it, as one HTML file: figures, texts, embeddings, canaries.
+
+    2 when there is no incident, or nothing of it in the store. Needs the extra report.
+    """
+    from agent.cli.report import ReportOptions
+    from agent.cli.report import report as write_report
+
+    return write_report(config, ReportOptions(adapter, healthy, incident, out, force), json)
 
 
 @cli.command()

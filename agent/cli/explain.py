@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import httpx
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -21,14 +22,17 @@ from rich.text import Text
 
 from agent.cli.query import Ask, asking
 from agent.clock import Clock
-from agent.config import load
-from agent.errors import Refused
+from agent.config import PagerDuty, load
+from agent.delivery.pagerduty_incidents import open_incident
+from agent.errors import Refused, Retryable
 from agent.shipped import runbook_sections
 from agent.terminal.console import as_json, column_chart, console, counted, number, sparkline
 from detectors.name_list import first_names
 from detectors.records import Cause, Status, SubjectKind
 
 CANNOT_TELL = 2
+# Seconds that PagerDuty has to say who works on an incident.
+ASK_S = 3.0
 YEARS_D = 3650
 HOUR_S = 3600.0
 # Seconds before an incident was opened that the chart shows too, at least; and the most that it shows at all.
@@ -37,6 +41,8 @@ LEAST_LEAD_IN_S, MOST_S = 1800.0, 14 * 86_400.0
 FLIPPED_BEFORE_S = 60.0
 # Columns of the chart, rows and steps of a list that are shown, and characters of a text.
 CHART_WIDTH, SHOWN, CHECKS, TEXT = 48, 3, 2, 70
+# Of one subject, in all its incidents.
+MOST_NOTICES = 1000
 # Part of an identity -> the columns of ``identity`` that hold its hash before and after.
 PARTS = {
     "base": ("base_before", "live_base"),
@@ -57,6 +63,8 @@ class Story:
     incident: a row of ``incidents``; page: the latest notice of it that opened or sharpened it, of ``notices_of``
     since: of the same name, {} where nothing was measured; course: points in time; changes: of ``identity``
     requests: of ``requests_since``; flips: of ``flipped``; steps: part of the runbook -> its text, with names filled in
+    watched: of the same name, of an incident that ended
+    answered: who works on it, by PagerDuty, "" where that is not known
     """
 
     incident: Row
@@ -67,13 +75,16 @@ class Story:
     requests: Sequence[Row] = ()
     flips: Sequence[Row] = ()
     steps: Mapping[str, str] = field(default_factory=dict)
+    watched: Sequence[Row] = ()
+    answered: str = ""
 
 
 def explain(path: Path, incident: str, json: bool) -> int:
     """The latest incident of a subject, or the latest that is open; of none that, the latest that ended.
 
-    incident: ``KIND/NAME`` or NAME of its subject, or its key as a page has it; "" for the latest. 2 where there was
-    none. Raises Refused for one that the store does not know, Retryable where the store is away.
+    incident: ``KIND/NAME`` or NAME of its subject, or its key as a page has it; "" for the latest; ``@TIME`` behind it
+    for the one that was open then. 2 where there was none. Raises Refused for one that the store does not know,
+    Retryable where the store is away.
     """
     config = load(path)
     now = Clock().now()
@@ -82,6 +93,8 @@ def explain(path: Path, incident: str, json: bool) -> int:
     if story is None:
         console.print(f"no incident is stored of cluster {escape(config.cluster)}")
         return CANNOT_TELL
+    if config.alerts.pagerduty is not None and story.incident["ended_at"] is None:
+        story = replace(story, answered=_answered(config.alerts.pagerduty, str(story.incident["dedup_key"])))
     if json:
         as_json(asdict(story))
     else:
@@ -104,38 +117,58 @@ def _incident(rows_of: RowsOf, wanted: str, cluster: str) -> Row | None:
     rows = rows_of("incidents", {"cluster": cluster, "days": str(YEARS_D)})  # open ones first, then the latest
     if not wanted:
         return rows[0] if rows else None
+    name, at = _name_and_time(wanted)
     for row in rows:
-        if wanted in (row["dedup_key"], f"{row['subject_kind']}/{row['subject']}", row["subject"]):
+        known_as = row["dedup_key"], f"{row['subject_kind']}/{row['subject']}", row["subject"]
+        if wanted in known_as or (name in known_as and _was_open(row, at)):
             return row
     names = list(dict.fromkeys(f"{row['subject_kind']}/{row['subject']}" for row in rows))
     wished = f"one of: {', '.join(names[:20])}" if names else "none: no incident is stored"
     raise Refused("gapwatch explain", repr(wanted), wished)
 
 
+def _name_and_time(wanted: str) -> tuple[str, float]:
+    """``NAME@TIME``; inf where no time follows: a name may have an @ of its own."""
+    name, _, time = wanted.rpartition("@")
+    try:
+        return name, _at(time)
+    except ValueError:
+        return wanted, math.inf
+
+
+def _was_open(incident: Row, at: float) -> bool:
+    """A person copies times without their fractions, or to the minute."""
+    ended = incident["ended_at"]
+    return _at(incident["opened_at"]) - 60.0 <= at and (ended is None or at <= _at(ended))
+
+
 def _story(rows_of: RowsOf, incident: Row, now: float) -> Story:
-    """By the questions of the page, each asked for this subject."""
+    """By the questions of the page, each asked for this subject. Of a former incident only what is of its own time:
+    the others answer for the latest one."""
     of_it = {"subject": str(incident["subject"]), "cluster": str(incident["cluster"])}
     subject = {"subject": of_it["subject"]}
-    notices = rows_of("notices_of", {"dedup_key": str(incident["dedup_key"])})
-    page = next(row for row in notices if row["kind"] == "trigger" and _at(row["at"]) >= _at(incident["opened_at"]))
+    begin, end = _at(incident["opened_at"]), now if incident["ended_at"] is None else _at(incident["ended_at"])
+    notices = rows_of("notices_of", {"dedup_key": str(incident["dedup_key"]), "limit": str(MOST_NOTICES)})
+    pages = [row for row in notices if row["kind"] == "trigger" and _at(row["at"]) >= begin]
+    is_latest, page = _at(pages[0]["at"]) <= end, next(row for row in pages if _at(row["at"]) <= end)
     steps = _steps(page, incident)
     if incident["kind"] == "cannot_tell":
         return Story(incident, page, steps=steps)
     kind = incident["subject_kind"]
-    begin, end = _at(incident["opened_at"]), now if incident["ended_at"] is None else _at(incident["ended_at"])
     lead_in = max(LEAST_LEAD_IN_S, (end - begin) / 2)
     begin = max(begin - lead_in, end - MOST_S)
     span = {"hours": f"{(now - begin) / HOUR_S:.4f}", "until_hours": f"{max(0.0, now - end) / HOUR_S:.4f}"}
-    since = [row for row in rows_of("since", of_it) if row["subject_kind"] == kind]
+    since = [row for row in rows_of("since", of_it) if row["subject_kind"] == kind and is_latest]
     return Story(
         incident,
         page,
         since=since[0] if since else {},
         course=rows_of("course", of_it | span | {"points": str(CHART_WIDTH)}),
-        changes=rows_of("identity", subject),
-        requests=rows_of("requests_since", of_it),
+        changes=rows_of("identity", subject) if is_latest else (),
+        requests=rows_of("requests_since", of_it) if is_latest else (),
         flips=rows_of("flipped", subject | {"hours": str(math.ceil((now - begin) / HOUR_S))}),
         steps=steps,
+        watched=rows_of("watched", subject) if incident["ended_at"] is not None else (),
     )
 
 
@@ -174,7 +207,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
     details, steps = dict(story.page["details"]), story.steps
     parts = {
-        "what": [details.get("seen", ""), _answered_by(details), _notices_of(story.incident)],
+        "what": [details.get("seen", ""), _answered_by(details), _notices_of(story.incident), story.answered],
         "since": _since(story),
         "evidence": _course(story),
         "changed": _changed(story),
@@ -183,7 +216,9 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "do": [details.get("first action", ""), steps.get("First action", "")],
         "confirm": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": _undo(story),
-        "over when": [steps.get("Recovered when", "")],
+        "over when": [steps.get("Recovered when", "")] if story.incident["ended_at"] is None else [],
+        "compare": [_report(story.incident)],
+        "watch": _watch(story),
     }
     lines = {
         title: [line for text in texts for line in text.split("\n") if line.strip()] for title, texts in parts.items()
@@ -205,7 +240,27 @@ def _answered_by(details: Mapping[str, str]) -> str:
 
 def _notices_of(incident: Row) -> str:
     again = ", reopened within a day of the one before" if incident["reopened"] else ""
-    return f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}{again}"
+    urgency = f"; {incident['severity']}" if incident["severity"] else ""  # of rows before the column nothing is known
+    owner = f", owner {incident['owner']}" if incident["owner"] else ""
+    sent = f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}"
+    return f"{sent}{urgency}{owner}{again}"
+
+
+def _answered(pagerduty: PagerDuty, dedup_key: str) -> str:
+    """Who has acknowledged an open incident; "" without a token, which is for asking."""
+    if pagerduty.api_token_file is None:
+        return ""
+    try:
+        with httpx.Client(timeout=ASK_S) as http:
+            incident = open_incident(http, pagerduty.api_url, pagerduty.api_token_file, dedup_key)
+    except Retryable as error:
+        return f"PagerDuty does not tell who works on it: {error}"
+    if incident is None:
+        return "at PagerDuty nothing is open under its key: somebody has resolved it there"
+    who = ", ".join(f"{name} ({at})" for name, at in incident.acknowledged_by)
+    return " ".join(
+        ["at PagerDuty", f"acknowledged by {who}" if who else "nobody has acknowledged it", incident.url]
+    ).strip()
 
 
 def _since(story: Story) -> list[str]:
@@ -283,17 +338,44 @@ def _flipped(story: Story) -> list[str]:
 
 
 def _undo(story: Story) -> list[str]:
-    """Back to the files of the last healthy round, or forward to the present ones."""
+    """Back to the files of the last healthy round, or forward to the present ones; and how the first action is taken
+    back."""
     since, incident = story.since, story.incident
     back = [
         f"put back the {part} {_short(since[f'healthy_{part}'])} (in place now: {_short(since[f'live_{part}'])})"
         for part in ("base", "adapter")
         if _is_moved(since, part)
     ]
+    first_action = story.steps.get("Undo", "")
     if not back:
-        return ["nothing on the volume to roll back" if since else ""]
+        return ["nothing on the volume to roll back" if since else "", first_action]
     name = quote(str(incident["subject"])) if incident["subject_kind"] == SubjectKind.ADAPTER.value else "ADAPTER"
-    return [*back, f"if it was meant: gapwatch enrol {name} --replace --why TEXT, which ends the incident"]
+    return [
+        *back,
+        f"if it was meant: gapwatch enrol {name} --replace --why TEXT, which ends the incident",
+        first_action,
+    ]
+
+
+def _watch(story: Story) -> list[str]:
+    """What its end means: how small a loss would be noticed now."""
+    lines = [f"{row['adapter']} {_loss(row)}" for row in story.watched]
+    more = f", and {len(lines) - SHOWN} more: gapwatch query watched" if len(lines) > SHOWN else ""
+    return [f"it would page again for a loss of strength of: {', '.join(lines[:SHOWN])}{more}"] if lines else []
+
+
+def _loss(row: Row) -> str:
+    if row["smallest_loss"] is None:
+        return "not known"
+    within = f" within {math.ceil(row['minutes_to_page'])} min" if row["minutes_to_page"] is not None else ""
+    return f"{100 * _number(row['smallest_loss']):.3g}%{within}"
+
+
+def _report(incident: Row) -> str:
+    """The command for this very incident, also when there is a later one."""
+    at = f"{datetime.fromtimestamp(_at(incident['opened_at']), UTC):%Y-%m-%dT%H:%M:%S}"
+    name = quote(f"{incident['subject_kind']}/{incident['subject']}@{at}")
+    return f"gapwatch report --incident {name}: canaries and requests beside the healthy time before it, as HTML"
 
 
 def _is_moved(since: Row, part: str) -> bool:

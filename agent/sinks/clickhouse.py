@@ -122,7 +122,7 @@ class Sink:
     def __init__(self, config: Config, surroundings: Surroundings) -> None:
         around = surroundings
         self._config, self._clock, self._telemetry = config, around.clock, around.telemetry
-        self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group)
+        self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group, around.policy)
         self._runs = VerdictRuns(LONGEST_S if config.verdicts == "changes" else 0.0)
         self._changed = threading.Condition()
         self._findings, self._traffic = WaitingFindings(config.buffer_mb * 1e6, config.max_rows), WaitingTraffic()

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from agent.alerting.policy import Policy
 from detectors.records import Evidence, Identity, Verdict
 
 Row = dict[str, Any]
@@ -53,12 +54,14 @@ class Origin:
     """Which agent stores: a column or two of every row. store_text: keep production text (off unless configured)
 
     consumer_group: of Kafka, by which it reads, "" without one: two groups count the same records each for itself
+    policy: how urgent each notice is, and whose it is
     """
 
     cluster: str = ""
     pod: str = ""
     store_text: bool = False
     consumer_group: str = ""
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def columns(self) -> Row:

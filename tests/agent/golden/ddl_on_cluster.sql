@@ -70,6 +70,8 @@ CREATE OR REPLACE VIEW verdicts_by_day ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW degraded_now ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW verdicts_and_notices_as_logs ON CLUSTER 'main' AS
 CREATE VIEW IF NOT EXISTS otel_logs ON CLUSTER 'main' AS SELECT * FROM verdicts_and_notices_as_logs;
+ALTER TABLE notices ON CLUSTER 'main'
+CREATE OR REPLACE VIEW incidents ON CLUSTER 'main' AS
 ALTER TABLE verdicts ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 ALTER TABLE evidence ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 ALTER TABLE notices ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;

@@ -12,10 +12,11 @@ import pytest
 from scipy.stats import chi2
 
 from agent.alerting.notice import to_notice
+from agent.alerting.policy import Policy
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
 from agent.store.table_rows import Origin
-from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
+from detectors.records import Cause, Onset, Reason, Status, SubjectKind, Verdict
 from tests.agent import findings
 from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE
 from tests.agent.store.stored import answers, embedded, insert
@@ -56,6 +57,37 @@ def a_year() -> Iterator[Finding]:
 
 
 @embedded
+def test_severity_and_owner_are_those_of_the_latest_trigger_and_of_earlier_rows_unknown(
+    migrated: store.Client,
+) -> None:
+    """The policy that was in force when it was sent: the end of an incident, which has no cause, changes neither."""
+    policy = Policy.model_validate(
+        {
+            "causes": {"wrong_adapter": {"severity": "error", "owner": "models"}},
+            "adapters": {TONE: {"severity": "critical", "owner": "safety"}},
+        }
+    )
+    alarm = findings.alarm(NOW - HOUR, cause=Cause.UNKNOWN, identity=ACCEPTED)
+    sharper = findings.alarm(NOW - HOUR / 2, cause=Cause.WRONG_ADAPTER, identity=ACCEPTED)
+    healthy = findings.verdict(reason=Reason.RESOLVED, at=NOW - 60)
+    tone = findings.alarm(NOW - HOUR, cause=LOST, identity=ACCEPTED, subject=TONE)
+    sent = (
+        notice(alarm, NoticeReason.DEGRADED, NOW - HOUR),
+        notice(sharper, NoticeReason.CAUSE_SHARPER, NOW - HOUR / 2),
+        notice(healthy, NoticeReason.RECOVERED, NOW - 60),
+        notice(tone, NoticeReason.DEGRADED, NOW - HOUR),
+    )
+    insert(migrated, *sent, place=Origin("prod", "pod-0", policy=policy))
+    incidents = {row["subject"]: (row["severity"], row["owner"]) for row in answers(migrated, "incidents")}
+    assert incidents == {ROUTER: ("error", "models"), TONE: ("critical", "safety")}
+    assert [(row["reason"], row["severity"], row["owner"]) for row in answers(migrated, "alerts", subject=ROUTER)] == [
+        ("recovered", "critical", ""),
+        ("cause_sharper", "error", "models"),
+        ("degraded", "critical", ""),
+    ]
+
+
+@embedded
 def test_incidents_one_by_one_and_how_many_pages_of_a_year_may_have_been_false(migrated: store.Client) -> None:
     insert(migrated, *a_year())
     sharper = findings.alarm(NOW - 300, cause=Cause.WRONG_ADAPTER, identity=ACCEPTED)
@@ -70,6 +102,7 @@ def test_incidents_one_by_one_and_how_many_pages_of_a_year_may_have_been_false(m
         (ROUTER, "degraded", "recovered", 120),
     ]
     assert (rows[0]["cause"], rows[0]["notices"], sorted(rows[0]["pods"])) == ("wrong_adapter", 2, ["pod-0", "pod-1"])
+    assert {(row["severity"], row["owner"]) for row in rows} == {("critical", ""), ("warning", "")}
     assert rows[0]["ended_at"] is None and not any(row["reopened"] for row in rows)
     assert [row["subject"] for row in answers(migrated, "incidents", subject=TONE)] == [TONE, TONE]
     assert len(answers(migrated, "incidents", days="40")) == 1
@@ -137,6 +170,8 @@ def test_retention_by_hour_the_members_of_a_base_and_what_is_watched(migrated: s
         findings.golden(NOW - DAY, smallest_loss=0.2, draws=30),
         findings.golden(NOW - HOUR, golden="sha256:new", smallest_loss=0.055, draws=9, tolerance=0.05, made_on="vllm"),
     )
+    losses = {row["subject"]: row["smallest_loss"] for row in answers(migrated, "members", subject=ROUTER)}
+    assert losses == {BASE: None, TONE: None, ROUTER: 0.055}, "of a base it is its adapters' to see"
     watched = {row["adapter"]: row for row in answers(migrated, "watched")}
     router = watched[ROUTER]
     assert (router["smallest_loss"], router["tolerance"], router["made_on"], router["status"]) == (
@@ -176,3 +211,50 @@ def test_a_second_incident_within_a_day_is_a_reopening_and_drift_stands_beside_w
     )
     assert [value for value in prompts["log_e_by_hour"] if not math.isnan(value)] == [1.0, 7.5]
     assert outputs["highest_log_e"] == 0.2
+
+
+@embedded
+def test_when_faults_began_and_when_they_were_good_again(migrated: store.Client) -> None:
+    """Of two incidents of one adapter, by two pods, and of the first one's end by a good round."""
+    first, second = NOW - 2 * DAY, NOW - HOUR
+    for place in (Origin("prod", "pod-0"), POD_1):
+        insert(migrated, findings.alarm(first, onset=Onset(first - 60, first)), place=place)
+    bad, good = (findings.verdict(Status.DEGRADED, at=first + after) for after in (120, 300))
+    recovering = [replace(good, at=first + after, reason=Reason.RECOVERING) for after in (60, 240, 300)]
+    insert(migrated, bad, *recovering, findings.verdict(reason=Reason.RESOLVED, at=first + 360))
+    dated = replace(findings.alarm(second, onset=None), onset=Onset(None, second - 30, None, second - 90, second - 10))
+    insert(migrated, dated, findings.verdict(Status.DEGRADED, at=second + 60))
+    rows = answers(migrated, "onsets", subject=ROUTER)
+    assert [(row["pod"], row["alarm_at"].timestamp() - row["last_bad_at"].timestamp()) for row in rows] == [
+        ("pod-0", -60.0),
+        ("pod-0", -120.0),
+        ("pod-1", 0.0),
+    ]
+    assert rows[0]["onset_after"] is None and rows[0]["good_at"] is None
+    times = [rows[0][name].timestamp() - second for name in ("onset_by", "onset_earliest", "onset_latest")]
+    assert times == [-30.0, -90.0, -10.0]
+    assert rows[1]["good_at"].timestamp() == first + 240, "not the good round before the last bad one"
+    assert rows[1]["onset_after"].timestamp() == first - 60 and rows[2]["good_at"] is None
+    assert len(answers(migrated, "onsets", days="1")) == 1 and answers(migrated, "onsets", subject=TONE) == []
+
+
+@embedded
+def test_a_stretch_of_canaries_and_of_requests(migrated: store.Client) -> None:
+    for number, ago in enumerate((5400, 4800, 4200, 600)):
+        insert(migrated, findings.base_round(number, NOW - ago, 1.0 - number / 10))
+    sampled = tuple(findings.interaction(i, at=NOW - 600 * i) for i in range(10))
+    insert(migrated, replace(findings.batch(), interactions=sampled))
+    stretch = {"subject": ROUTER, "hours": "1.6", "until_hours": "1"}
+    drawn = answers(migrated, "canary_draws", **stretch)
+    assert sorted(row["canary"] for row in drawn) == ["c0", "c1", "c2", "c3"]
+    assert {row["round"] for row in drawn} <= {0, 1, 2}
+    every = answers(migrated, "canary_draws", **stretch, each="9")
+    assert len(every) == 12
+    assert {(row["canary"], row["round"], round(row["retention"], 2)) for row in every} >= {
+        ("c0", 1, 0.9),
+        ("c3", 2, 0.77),
+    }
+    asked = answers(migrated, "sampled_requests", **stretch)
+    assert sorted(row["request_id"] for row in asked) == ["r6", "r7", "r8", "r9"]
+    assert {(row["output_chars"], row["output_tokens"], row["output"]) for row in asked} == {(21, 8, "")}
+    assert len(answers(migrated, "sampled_requests", subject=ROUTER, limit="2")) == 2

@@ -3,12 +3,14 @@ draws, and never about files."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.e_process_bank import EProcessBank
 from detectors.monitor import Monitor
 from detectors.records import (
     THE_FILES,
@@ -22,7 +24,7 @@ from detectors.records import (
     SubjectKind,
     Verdict,
 )
-from detectors.verdicts.incident import Incident, Rules
+from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, advance
 from detectors.verdicts.modes import is_rare_in_a_mode, of_modes
 from detectors.verdicts.recovery import DrawCounts
 from tests.detectors.synthetic import make_round
@@ -38,10 +40,15 @@ PAIRS = tuple(
 
 
 def in_pairs(
-    number: int, at_fault: Mode | None, fault: str = "healthy", canaries: int = 16, floor: bool = True
+    number: int,
+    at_fault: Mode | None,
+    fault: str = "healthy",
+    canaries: int = 16,
+    floor: bool = True,
+    adapter: str = "router",
 ) -> Round:
     """Each of the first drawn canaries in two cells; the one mode is apart, WRITTEN in both."""
-    plain = make_round("router", fault, number)
+    plain = make_round(adapter, fault, number)
     drawn = [m for m in plain.measurements if m.comparison.draws][:canaries]
     cells = [
         cell(m, tuple(sorted((*chosen, WRITTEN))), at_fault, floor)
@@ -184,3 +191,91 @@ def test_an_incident_remembers_its_mode_and_one_of_an_earlier_version_has_none()
     assert Incident.from_json(open.to_json()) == open
     former = {name: value for name, value in open.to_json().items() if name != "mode"}
     assert Incident.from_json(former).mode is None
+
+
+def reasons_of_a_lasting_fault(share: float, seed: int, rounds: int, draws: int = 4) -> list[Reason]:
+    """A mode in which this share of the pool is apart from the first round on, until the last one."""
+    generator, bank, incident = np.random.default_rng(seed), EProcessBank[Mode](), Incident()
+    reasons: list[Reason] = []
+    for at in range(rounds):
+        scores = generator.random(draws) < share
+        bank.advance({WARM: scores}, T.share, 8, float(at))
+        counts = DrawCounts(draws, int(scores.sum()), T.share)
+        onset, outcome = bank.onset(WARM), Outcome.BAD if counts.share > T.share else Outcome.GOOD
+        result = RoundResult(
+            float(at),
+            outcome,
+            log_e=bank.level(WARM),
+            onset_at=None if onset is None else onset.at,
+            draws=counts,
+            scores=DrawCounts(16, 0, T.share),
+            mode=incident.mode or WARM,
+            in_modes={WARM: counts},
+        )
+        step = advance(incident, result, Rules(T, 21.5))
+        incident = step.after
+        reasons.append(step.reason)
+        if step.reason in (Reason.ALARM, Reason.RESOLVED):
+            bank.restart(WARM)
+    return reasons
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.5, 1.0])
+def test_a_fault_of_some_canaries_in_a_mode_does_not_end_by_the_luck_of_its_alarm(share: float) -> None:
+    """Four draws a round: those of the alarm alone say too much. 20 faults, 150 rounds each; the bound on the chance of
+    a false end is 150 / 1,000 for each, and what is met is far below it."""
+    played = [reasons_of_a_lasting_fault(share, seed, 150) for seed in range(20)]
+    assert all(Reason.ALARM in reasons for reasons in played)
+    assert sum(Reason.RESOLVED in reasons for reasons in played) <= 2
+
+
+def test_the_rounds_of_a_mode_are_saved_and_forgotten_at_the_alarm() -> None:
+    counts = {WARM: DrawCounts(4, 2, T.share)}
+    open_ = advance(Incident(), RoundResult(1.0, Outcome.BAD, in_modes=counts), RULES).after
+    assert Incident.from_json(json.loads(json.dumps(open_.to_json()))) == open_ and open_.recent_in_modes
+    alarmed = advance(open_, RoundResult(2.0, Outcome.BAD, log_e=20.0, in_modes=counts, mode=WARM), RULES).after
+    assert alarmed.open and alarmed.recent_in_modes == ()
+
+
+MEMBERS = ("extractor", "rewriter", "router")
+
+
+def of_engine(number: int, faulty: tuple[str, ...], canaries: int = 16) -> BaseRound:
+    """A round of three adapters of one base, some of which the engine streams otherwise than it scores them."""
+    members = [
+        in_pairs(number, STREAMED if name in faulty else None, canaries=canaries, adapter=name) for name in MEMBERS
+    ]
+    return BaseRound("smol", number, number * 60.0, tuple(members))
+
+
+def test_a_mode_that_is_at_fault_for_all_adapters_of_an_engine_is_one_page_of_their_base() -> None:
+    monitor = Monitor(RULES)
+    judged = {v.subject: v for v in monitor.observe(of_engine(0, MEMBERS)).verdicts}
+    assert {v.status for v in judged.values()} == {Status.DEGRADED}
+    assert {name for name, v in judged.items() if not v.covered_by} == {"smol"}
+    base = judged["smol"]
+    assert base.reason is Reason.ALARM and base.cause is Cause.SERVING_PATH and "streamed" in base.explanation
+    assert "affected: 3 of 3 adapters of smol" in base.explanation
+    assert monitor.incidents[SubjectKind.BASE, "smol"].mode is STREAMED
+    reasons = [
+        next(v.reason for v in monitor.observe(of_engine(number, ())).verdicts if v.subject == "smol")
+        for number in range(1, 8)
+    ]
+    assert Reason.RESOLVED in reasons
+
+
+@pytest.mark.parametrize("faulty", [(), ("router",)])
+def test_a_mode_that_is_at_fault_for_one_adapter_is_not_its_bases(faulty: tuple[str, ...]) -> None:
+    monitor, pages = Monitor(RULES), set()
+    for number in range(6):
+        judged = monitor.observe(of_engine(number, faulty)).verdicts
+        pages |= {v.subject for v in judged if v.status is Status.DEGRADED and not v.covered_by}
+    assert pages == set(faulty)
+
+
+def test_a_base_whose_mode_is_not_had_any_more_stays_as_it_is() -> None:
+    monitor = Monitor(RULES)
+    monitor.observe(of_engine(0, MEMBERS))
+    for number in range(1, 6):
+        verdicts = monitor.observe(of_engine(number, (), canaries=0)).verdicts
+    assert {v.reason for v in verdicts if v.subject == "smol"} == {Reason.RECOVERING}
