@@ -3,8 +3,8 @@
 Every adapter of a fleet becomes degraded at once and recovers. The stand-in of PagerDuty misbehaves first and then
 takes everything; the sender's clock is moved on by hand, so that waits of minutes take none. The loop's part is
 submitting and flushing, with an outbox on a real disk: a page is on it before the saved state says that it was sent, so
-the loop waits for the disk, and a figure of its own is what it waited beside that. What PagerDuty took and answered too late is
-sent again: to the incident that is open a second trigger is none.
+the loop waits for the disk, and a figure of its own is what it waited beside that. What PagerDuty took and answered too
+late is sent again: to the incident that is open a second trigger is none.
 """
 
 from __future__ import annotations
