@@ -76,6 +76,7 @@ def outage(quick: bool) -> list[Figure]:
         while sink.waiting:
             broken += not _is_a_beginning(client)
             looks += 1
+            time.sleep(0.2)
         taken = time.monotonic() - begun
         sql = "SELECT count(), uniqExact(offset), (SELECT sum(n) FROM request_counts) FROM interactions"
         ((rows, offsets, counted),) = client.query(sql).result_rows
