@@ -33,8 +33,9 @@ STATUS_OF = {60: 404, 81: 404, 62: 400, 47: 400, 457: 400, 516: 401}
 INSERT = re.compile(rb"\s*(INSERT\s+INTO\s+.*?)\s+FORMAT\s+(\w+)\n", re.IGNORECASE | re.DOTALL)
 FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*$", re.IGNORECASE)
 CODE = re.compile(r"Code:\s*(\d+)")
+WRITES = re.compile(rb"\s*(CREATE|ALTER|DROP|RENAME|INSERT)\s", re.IGNORECASE)
 DDL = re.compile(rb"\s*(CREATE|ALTER|DROP|RENAME)\s", re.IGNORECASE)
-ACCESS_DENIED = 497
+ACCESS_DENIED, READONLY = 497, 164
 
 
 @dataclass
@@ -53,7 +54,10 @@ class ClickHouseServer:
         self.port = 0
         self.inserts: list[dict[str, str]] = []
         self.may_write_only: set[str] = set()  # users who may neither create nor alter
+        self.may_read_only: set[str] = set()  # users who may not write either
         self.refused: list[bytes] = []  # their statements that did
+        self.version = ""  # what it says it is, where that is another than the engine's
+        self.clock_off_s = 0  # how far its clock is ahead
         self._failures: deque[_Failure] = deque()
         self._lock = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
@@ -86,6 +90,14 @@ class ClickHouseServer:
                     self._failures.remove(failure)
                     return failure
         return None
+
+    def as_it_says(self, statement: bytes) -> bytes:
+        """What it tells of itself: its version and its clock."""
+        if self.version:
+            statement = statement.replace(b"version()", f"'{self.version}'".encode())
+        if self.clock_off_s:
+            statement = re.sub(rb"\bnow64\(\)", f"(now64() + INTERVAL {self.clock_off_s} SECOND)".encode(), statement)
+        return statement
 
     def execute(self, statement: bytes, values: dict[str, str]) -> tuple[bytes, str]:
         """Run one statement on a handle of its own: (bytes, format of a result set or "")."""
@@ -173,6 +185,10 @@ def _handler(owner: ClickHouseServer) -> type[BaseHTTPRequestHandler]:
             if password != owner.password:
                 self._fail(401, 516, "Authentication failed")
                 return
+            if user in owner.may_read_only and WRITES.match(statement):
+                self._fail(500, READONLY, f"{user}: Cannot execute query in readonly mode. (READONLY)")
+                return
+            statement = owner.as_it_says(statement)
             if user in owner.may_write_only and DDL.match(statement):
                 owner.refused.append(statement)
                 self._fail(403, ACCESS_DENIED, f"{user}: Not enough privileges. (ACCESS_DENIED)")
@@ -231,11 +247,21 @@ def _body(request: BaseHTTPRequestHandler) -> bytes:
 
 
 def _decoded(body: bytes, encoding: str) -> bytes:
-    decoders: dict[str, Callable[[bytes], bytes]] = {
-        "lz4": lz4.frame.decompress,
-        "zstd": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+    """Whole: a driver sends an insert of many rows as several frames, one after another."""
+    decoders: dict[str, Callable[[], Any]] = {
+        "lz4": lz4.frame.LZ4FrameDecompressor,
+        "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
     }
-    return decoders[encoding](body) if encoding else body
+    if not encoding:
+        return body
+    data = b""
+    while body:
+        frame = decoders[encoding]()
+        data += frame.decompress(body)
+        if not frame.eof:
+            raise ValueError("broken off in the middle of a frame")
+        body = frame.unused_data or b""
+    return data
 
 
 def _form(body: bytes, kind: str) -> dict[str, str]:

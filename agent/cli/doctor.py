@@ -10,9 +10,8 @@ import re
 import secrets
 import socket
 import ssl
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,13 +21,14 @@ from urllib.parse import urlsplit
 import httpx
 
 from agent.alerting.notice import state_key
+from agent.cli.store_checks import store_checks
 from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, missing_files
 from agent.delivery.pagerduty_incidents import open_incident
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
-from agent.store import migrations
 from agent.store.fleet import watchers
+from agent.terminal.check import Check, tried
 from agent.terminal.console import as_json, console, rows_table
 from agent.worker.goldens import UNKEPT
 from agent.worker.watched_bases import goldens_of
@@ -60,21 +60,6 @@ WATCHER_WANTED = "who watches it by its role (witness.yaml), on this cluster nam
 TOKENIZER_WANTED = "the tokenizer files and chat template of the last good release, and canaries that it can render"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """The result of one check, in words. wanted: what to do where it is not ok"""
-
-    part: str
-    ok: bool
-    result: str
-    wanted: str = ""
-
-    @property
-    def as_row(self) -> dict[str, str | bool]:
-        """As --json prints it: its keys are read by programs."""
-        return {"part": self.part, "ok": self.ok, "seen": self.result, "wanted": self.wanted}
-
-
 def examine(path: Path, json: bool) -> int:
     """0 when everything answers, else 1. Raises Refused for a configuration that cannot be read."""
     config = load(path)
@@ -91,7 +76,7 @@ def _all(config: Config) -> Iterator[Check]:
     yield from _files(config)
     yield from cpu_check(config)
     yield from _kafka(config)
-    yield from _store(config)
+    yield from store_checks(config, is_open=isinstance(_parts(config), dict))
     yield from pagerduty_checks(config)
     yield from receiver_checks(config)
     yield from model_checks(config)
@@ -138,24 +123,6 @@ def _kafka(config: Config) -> Iterator[Check]:
             yield Check(f"kafka replays {check.layer}", check.ok, check.observed, wanted)
 
 
-def _store(config: Config) -> Iterator[Check]:
-    """A server is connected to; an embedded engine that a running agent has open is not. Tables that are missing are
-    no fault: the first agent whose account may creates them, and one whose account may not says so itself."""
-    if config.clickhouse.dsn.startswith("chdb:") and isinstance(_parts(config), dict):
-        yield Check("clickhouse", True, "embedded, open in the running agent")
-        return
-    yield _tried("clickhouse", lambda: _store_answers(config), "clickhouse.dsn and clickhouse.password_file")
-
-
-def _store_answers(config: Config) -> str:
-    client = store.connect(config.clickhouse.dsn, config.clickhouse.password_file)
-    try:
-        missing = migrations.unapplied_in_words(client)
-        return "; ".join([f"version {client.command('SELECT version()')}", *([missing] if missing else [])])
-    finally:
-        client.close()
-
-
 def pagerduty_checks(config: Config) -> Iterator[Check]:
     """Files, hosts and rights; no event is sent."""
     pagerduty = config.alerts.pagerduty
@@ -165,11 +132,11 @@ def pagerduty_checks(config: Config) -> Iterator[Check]:
     keys = {"pagerduty key": pagerduty.routing_key_file}
     keys |= {f"pagerduty key of {owner}": file for owner, file in pagerduty.owners.items()}
     for name, file in keys.items():
-        yield _tried(name, partial(_key, file), "a file with the 32-character integration key")
-    yield _tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
+        yield tried(name, partial(_key, file), "a file with the 32-character integration key")
+    yield tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
     if pagerduty.api_token_file is not None:
         wanted = "alerts.pagerduty.api_token_file: a read-only key of PagerDuty's REST API, and egress to its host"
-        yield _tried("pagerduty API", partial(_lists_incidents, pagerduty.api_url, pagerduty.api_token_file), wanted)
+        yield tried("pagerduty API", partial(_lists_incidents, pagerduty.api_url, pagerduty.api_token_file), wanted)
 
 
 def _lists_incidents(api_url: str, token_file: Path) -> str:
@@ -182,12 +149,12 @@ def _lists_incidents(api_url: str, token_file: Path) -> str:
 def receiver_checks(config: Config) -> Iterator[Check]:
     """Those that are switched on under ``sinks``; nothing is sent to them."""
     for url in config.sinks.get("alertmanager", {}).get("urls", ()):
-        yield _tried(
+        yield tried(
             "alertmanager", partial(_reachable, url), "sinks.alertmanager.urls, and egress to this host and port"
         )
     if webhook := config.sinks.get("slack", {}).get("webhook_file"):
         wanted = "sinks.slack.webhook_file: a file with the https:// address of a webhook, and egress to its host"
-        yield _tried("slack", lambda: _webhook(webhook), wanted)
+        yield tried("slack", lambda: _webhook(webhook), wanted)
 
 
 def _webhook(file: Path) -> str:
@@ -257,7 +224,7 @@ def watcher_checks(config: Config) -> Iterator[Check]:
         return  # one agent's own: of others it says nothing
     for model in config.models:
         if model.name in config.left_to_others:
-            yield _tried(f"watched {model.name}", partial(_watchers, config, model), WATCHER_WANTED)
+            yield tried(f"watched {model.name}", partial(_watchers, config, model), WATCHER_WANTED)
 
 
 def _watchers(config: Config, model: Model) -> str:
@@ -309,14 +276,14 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         )
         return
     wanted = "an engine that renders chats and gives token ids"
-    yield _tried(f"tokenizer {model.name}", partial(_rendered, model, base, engine, capabilities), wanted)
+    yield tried(f"tokenizer {model.name}", partial(_rendered, model, base, engine, capabilities), wanted)
     wrong = names_in_words(engine, base, [adapter.name for adapter in model.adapters])
     yield Check(
         f"base {model.name}", None not in wrong, "; ".join(wrong.get(None, ())) or f"listed as {base}", NAMES_WANTED
     )
     for adapter in model.adapters:
         yield _listed_adapter(adapter, base, listed, wrong.get(adapter.name, ()))
-    yield _tried(f"names {model.name}", partial(_strangers_fail, base, engine), STRANGER_WANTED)
+    yield tried(f"names {model.name}", partial(_strangers_fail, base, engine), STRANGER_WANTED)
 
 
 def _rendered(model: Model, base: str, engine: Engine, capabilities: Capabilities) -> str:
@@ -357,15 +324,15 @@ def _artefacts(config: Config, model: Model, source: str) -> Iterator[Check]:
     """The files of a base and of its adapters, by names of their own where its engine is checked too. source: of the
     base, as configured"""
     of = "files of " if config.by_engine(model) else ""
-    base = _tried(f"{of}base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
+    base = tried(f"{of}base {model.name}", partial(_base, source), "a folder, a .gguf file or a hub id")
     yield base
     if find_spec("torch") and find_spec("transformers"):
         if base.ok:
             tokenizer = partial(_tokenizer, config, model, source)
-            yield _tried(f"{of}tokenizer {model.name}", tokenizer, TOKENIZER_WANTED)
+            yield tried(f"{of}tokenizer {model.name}", tokenizer, TOKENIZER_WANTED)
         for adapter in model.adapters:
             if adapter.path is not None:
-                yield _tried(f"{of}adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
+                yield tried(f"{of}adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
 
 
 def _golden_wanted(adapter: str, reason: Reason) -> str:
@@ -474,14 +441,3 @@ def _parts(config: Config) -> object:
         return None
     except ValueError:
         return ""
-
-
-def _tried(part: str, attempt: Callable[[], str], wanted: str) -> Check:
-    try:
-        return Check(part, True, attempt())
-    except OSError as error:  # without its path: the secret itself may stand where its file should be named
-        return Check(part, False, error.strerror or type(error).__name__, wanted)
-    except (AgentError, ProbeError, ValueError) as error:
-        return Check(part, False, str(error), wanted)
-    except Exception as error:
-        return Check(part, False, f"{type(error).__name__}: {error}", wanted)

@@ -33,7 +33,7 @@ def migrate_store(path: Path, json: bool) -> int:
     try:
         applied, kept = _migrated(config.clickhouse)
     except Exception as error:  # the driver's errors and the embedded engine's share no root
-        if store.error_code(error) != store.ACCESS_DENIED:
+        if not store.lacks_rights(error):
             raise
         wanted = "an account with the rights that deploy/README.md lists"
         raise Refused("clickhouse.migrations", str(error).split("\n")[0][:300], wanted) from error

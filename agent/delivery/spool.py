@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,7 +30,7 @@ from agent.trouble import Trouble
 Counted = Mapping[tuple[str, int], int]
 """(topic, partition) -> the first offset that is not in a count of these rows."""
 
-# 1: a line of JSON about the segment, then its inserts, by columns, as JSON under zlib.
+# 1: a line of JSON about the segment, then its inserts, as lines of JSON under zlib.
 VERSION = 1
 # Fast, and rows of one table are alike: a tenth of the bytes is left.
 _LEVEL = 1
@@ -119,7 +119,7 @@ class Spool:
         except FileNotFoundError:
             self.damaged += 1
             return ()
-        except (zlib.error, ValueError, KeyError, TypeError, IndexError):
+        except (zlib.error, ValueError, KeyError, TypeError, IndexError, RuntimeError):
             self._set_aside(file)
             return ()
 
@@ -210,13 +210,15 @@ def _counted(inserts: Iterable[Insert]) -> dict[tuple[str, int], int]:
 
 
 def _packed(inserts: Iterable[Insert]) -> bytes:
-    """By columns, each with the kind of its values: times, bytes and arrays of numbers have no form of their own in
-    JSON."""
-    whole = []
+    """A line for each insert, and one for each of its columns with the kind of its values: times, bytes and arrays of
+    numbers have no form of their own in JSON. By lines, because one call that writes or reads JSON keeps all other
+    threads waiting, and the loop must not."""
+    lines = []
     for insert in inserts:
-        columns = {name: _column([row[name] for row in insert.rows]) for name in insert.rows[0]}
-        whole.append({"table": insert.table, "token": insert.token, "columns": columns})
-    return json.dumps(whole, separators=(",", ":")).encode()
+        columns = list(insert.rows[0])
+        lines.append(json.dumps({"table": insert.table, "token": insert.token, "columns": columns}))
+        lines += [json.dumps(_column([row[name] for row in insert.rows])) for name in columns]
+    return "\n".join(lines).encode()
 
 
 def _column(values: list[Any]) -> tuple[str, list[Any]]:
@@ -236,9 +238,11 @@ def _column(values: list[Any]) -> tuple[str, list[Any]]:
             return "plain", values
 
 
-def _unpacked(body: bytes) -> Iterable[Insert]:
-    for insert in json.loads(body):
-        columns = {name: _values(*column) for name, column in insert["columns"].items()}
+def _unpacked(body: bytes) -> Iterator[Insert]:
+    lines = iter(body.split(b"\n"))
+    for line in lines:
+        insert = json.loads(line)
+        columns = {name: _values(*json.loads(next(lines))) for name in insert["columns"]}
         rows = tuple(dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
         yield Insert(insert["table"], rows, insert["token"])
 

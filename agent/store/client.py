@@ -26,7 +26,7 @@ Client = Any  # clickhouse_connect's client, which is imported only in ``connect
 HELD = "a running agent has it open: query that agent (gapwatch query does)"
 _WRONG_LOGIN = {192, 193, 194, 516}  # UNKNOWN_USER, WRONG_PASSWORD, REQUIRED_PASSWORD, AUTHENTICATION_FAILED
 _UNKNOWN_DATABASE = 81
-ACCESS_DENIED = 497
+_TOO_FEW_RIGHTS = {497, 164}  # ACCESS_DENIED, and READONLY of a user or a server that only answers
 UNKNOWN_TABLE = 60
 _NO_SUCH_COLUMN = 16
 _CODE = re.compile(r"Code: (\d+)")
@@ -121,7 +121,7 @@ def _in_database(open_client: Callable[..., Client], where: Address, create: str
     try:
         default.command(create)
     except Exception as error:
-        if error_code(error) != ACCESS_DENIED:
+        if not lacks_rights(error):
             raise
         why = f"there is no database {database}, and this account may not create it: gapwatch migrate does"
         raise Retryable(str(where), why) from error
@@ -137,13 +137,18 @@ def error_code(error: Exception) -> int | None:
     return code if isinstance(code, int) else int(named[1]) if named else None
 
 
+def lacks_rights(error: Exception) -> bool:
+    """Has the server refused it because this account may not?"""
+    return error_code(error) in _TOO_FEW_RIGHTS
+
+
 def _as_agent_error(where: Address, error: Exception) -> AgentError:
     code, place = getattr(error, "code", None), str(where)
     if where.embedded and _is_open_elsewhere(Path(where.folder)):
         return Retryable(place, HELD)
     if code in _WRONG_LOGIN:
         return Refused(place, f"login refused (code {code})", "the user in clickhouse.dsn and clickhouse.password_file")
-    if code == ACCESS_DENIED:
+    if code in _TOO_FEW_RIGHTS:
         wanted = "a database that exists, or a user that may create it"
         return Refused(place, f"too few rights (code {code})", wanted)
     return Retryable(place, first_cause(str(error)))
@@ -170,7 +175,7 @@ def insert_fault(table: str, error: Exception) -> AgentError | None:
     if code == _NO_SUCH_COLUMN or message.startswith("Unrecognized column"):
         wanted = "the tables of this version: its migrations have to be applied"
         return Refused(f"clickhouse: table {table}", first_cause(message), wanted)
-    if code == ACCESS_DENIED:
+    if code in _TOO_FEW_RIGHTS:
         wanted = "SELECT and INSERT on its tables, and the right to create and alter them where agents migrate"
         return Refused("clickhouse", f"too few rights (code {code}), met with table {table}", wanted)
     return None

@@ -102,7 +102,7 @@ def _migrate_if_allowed(client: Client, settings: Store, missing: str, clock: Cl
     try:
         migrate(client, replicated=settings.replicated, on_cluster=settings.on_cluster, clock=clock)
     except Exception as error:  # the driver's errors and the embedded engine's share no root
-        if store.error_code(error) != store.ACCESS_DENIED:
+        if not store.lacks_rights(error):
             raise
         raise _without_tables(missing, "this account may not create them") from error
 
@@ -112,7 +112,7 @@ def _keep_if_allowed(client: Client, settings: Store) -> None:
     try:
         keep(client, settings.keep, settings.on_cluster)
     except Exception as error:
-        if store.error_code(error) != store.ACCESS_DENIED:
+        if not store.lacks_rights(error):
             raise
         log.warning("clickhouse_keep_not_set", why="this account may not alter tables: gapwatch migrate sets it")
 
@@ -183,7 +183,7 @@ def _create_database(client: Client, on_cluster: str) -> None:
     try:
         client.command(f"CREATE DATABASE IF NOT EXISTS `{database}` ON CLUSTER '{on_cluster}'")
     except Exception as error:  # the driver's errors and the embedded engine's share no root
-        if store.error_code(error) != store.ACCESS_DENIED:
+        if not store.lacks_rights(error):
             raise
 
 

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,8 +31,9 @@ from agent.store import client as store
 from benchmarks.figures import Figure, at_least, context, exactly
 from benchmarks.process.agents import ROOT, store_server, wait_for, without_models
 
-KILLS, QUICK_KILLS = 200, 5
-LONGEST_LIFE_S = 3.0
+# So many worlds of so many kills each.
+PIECES, KILLS, QUICK_KILLS = 5, 40, 5
+LONGEST_LIFE_S, PATIENCE_S = 3.0, 300.0
 RATE = 200
 TOPIC, ADAPTER, PARTITIONS = "requests", "a", 4
 # Of each table what it says of how many requests: the counts, the roll-up of them by hours, the samples.
@@ -53,7 +54,13 @@ class Lives(NamedTuple):
 
 
 def measure(quick: bool) -> list[Figure]:
-    lives = _killed(QUICK_KILLS if quick else KILLS)
+    return figures_of([piece(QUICK_KILLS, 0)] if quick else [piece(KILLS, seed) for seed in range(PIECES)])
+
+
+def figures_of(pieces: list[Lives]) -> list[Figure]:
+    stored = {name: sum(each.stored[name] for each in pieces) for name in _STORED}
+    kills, published = sum(each.kills for each in pieces), sum(each.published for each in pieces)
+    lives = Lives(kills, published, stored, sum(each.working for each in pieces))
     what = f"killed with -9 {lives.kills} times"
     figures = [at_least(f"{what}: requests published meanwhile", lives.published, "requests", 1)]
     for name, n in lives.stored.items():
@@ -64,7 +71,7 @@ def measure(quick: bool) -> list[Figure]:
     return [*figures, context(f"{what}: lives that stored something before", lives.working, "lives")]
 
 
-def _killed(kills: int) -> Lives:
+def piece(kills: int, seed: int) -> Lives:
     with tempfile.TemporaryDirectory() as at, ExitStack() as opened:
         folder = Path(at)
         (folder / "broker").mkdir()
@@ -73,12 +80,13 @@ def _killed(kills: int) -> Lives:
         dsn = opened.enter_context(store_server(folder / "store"))
         config = _configuration(folder, broker, dsn)
         requests = opened.enter_context(Requests(opened.enter_context(publisher(broker.bootstrap, TOPIC))))
-        command = [sys.executable, "-m", "benchmarks.process.killed", str(config), str(kills), "0"]
+        command = [sys.executable, "-m", "benchmarks.process.killed", str(config), str(kills), str(seed)]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"))
         requests.stop()
         last = opened.enter_context(_Running(config))
         client = store.connect(dsn)
-        wait_for(lambda: _count(client, _STORED["counts"]) >= requests.n, "all requests in the store")
+        with suppress(TimeoutError):  # what is missing then is lost
+            wait_for(lambda: _count(client, _STORED["counts"]) >= requests.n, "all requests in the store", PATIENCE_S)
         time.sleep(5.0)  # what would be doubled is stored by then, too
         stored = {name: _count(client, sql) for name, sql in _STORED.items()}
         last.end()

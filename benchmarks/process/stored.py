@@ -23,7 +23,7 @@ from benchmarks.process.agents import wait_for
 from tests.agent.findings import NOW, interaction
 from tests.clickhouse_http import ClickHouseServer
 
-INGEST_S, QUICK_INGEST_S = 60.0, 5.0
+INGEST_S, QUICK_INGEST_S = 20.0, 5.0
 BATCH, MOST_WAITING = 1_000, 60_000
 HOUR_S, QUICK_HOUR_S, PER_S = 3600, 120, 200
 SPOOL_MB = 400.0
@@ -50,7 +50,7 @@ def ingest(quick: bool) -> list[Figure]:
     return [
         at_least("stored by the embedded engine, rows a second", stored / taken, "rows/s", 20_000),
         exactly("stored by the embedded engine, rows lost or doubled", abs(stored - n), "rows", 0),
-        context("time of one core that 1,000 rows take, engine included", 1e6 * cpu / stored, "ms"),
+        context("stored by the embedded engine, rows for a second of one core", stored / cpu, "rows"),
         context("stored by the embedded engine: load of the machine meanwhile", os.getloadavg()[0], ""),
     ]
 
@@ -76,6 +76,7 @@ def outage(quick: bool) -> list[Figure]:
         while sink.waiting:
             broken += not _is_a_beginning(client)
             looks += 1
+            time.sleep(0.2)
         taken = time.monotonic() - begun
         sql = "SELECT count(), uniqExact(offset), (SELECT sum(n) FROM request_counts) FROM interactions"
         ((rows, offsets, counted),) = client.query(sql).result_rows

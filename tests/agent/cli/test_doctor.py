@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.cli.doctor import Check, cpu_check, model_checks, pagerduty_checks, receiver_checks, watcher_checks
+from agent.cli.doctor import cpu_check, model_checks, pagerduty_checks, receiver_checks, watcher_checks
 from agent.config import Config, PagerDuty, load
 from agent.demo.receiver import Receiver
 from agent.records import Watching
 from agent.store import client as store
 from agent.store.table_rows import Origin
+from agent.terminal.check import Check
 from probes.golden.archive import save
 from tests.agent.findings import heartbeat
 from tests.agent.stand_in import StandIn

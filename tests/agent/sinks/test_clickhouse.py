@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -526,3 +527,29 @@ def test_a_port_without_tls_is_a_status_in_the_same_words_at_each_try(
 )
 def test_the_cause_of_an_error_is_told_without_what_the_driver_wraps_it_in(message: str, cause: str) -> None:
     assert store.first_cause(message) == cause
+
+
+def test_a_user_who_may_only_read_is_a_status_and_costs_no_row(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    migrations.migrate(connect(server_dsn))
+    clickhouse.may_read_only.add("reader")
+    sink = new_sink(dsn=server_dsn.replace("://", "://reader@"))
+    sink.submit(findings.alarm())
+    sink.submit(findings.batch(0))
+    assert wait_until(lambda: "too few rights (code 164), met with table verdicts" in sink.status[1]), sink.status
+    assert wait_until(sink.flush) and sink.refused == 0
+    clickhouse.may_read_only.clear()
+    assert settle(sink), sink.status
+
+
+@pytest.mark.parametrize("dsn", ["embedded"], indirect=True)
+def test_a_full_disk_is_a_status_and_rows_go_on_to_the_store(
+    full_disk: Path, dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    sink = new_sink(full_disk / "state", dsn=dsn)
+    for i in range(300):
+        sink.submit(findings.batch(100 * i))
+        sink.submit(findings.golden(data=os.urandom(200_000)) if i == 0 else findings.heartbeat())
+    assert settle(sink) and wait_until(sink.flush), sink.status
+    assert count(connect(dsn), "batches", "FINAL") == 300

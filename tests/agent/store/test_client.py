@@ -11,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from agent import shipped
+from agent.alerting.notice import state_key
 from agent.clock import HandClock
 from agent.errors import Refused, Retryable
+from agent.records import Watching
 from agent.store import client as store
 from agent.store import migrations
+from agent.store.fleet import watchers
 from agent.store.rows import to_rows
+from detectors.records import SubjectKind
 from tests.agent import findings
 from tests.agent.findings import NOW, ROUTER
 from tests.agent.store.stored import HERE, Connect, embedded, insert
@@ -218,3 +222,24 @@ def test_on_a_cluster_the_database_is_created_on_all_its_servers(clickhouse: Cli
         store.connect(dsn, on_cluster="main")
     store.connect(dsn).close()
     store.connect(dsn, on_cluster="main").close()  # there is one: nothing is created
+
+
+@pytest.mark.parametrize("dsn", ["server"], indirect=True)
+def test_two_thousand_adapters_with_quotes_and_emoji_in_their_names_are_asked_for_at_once(
+    migrated: store.Client,
+) -> None:
+    """All names go with one question: more than an address of 64 kB holds."""
+    names = [f"customer '{n}' \"\\{n}\" \U0001f680 {'x' * 40}" for n in range(2_000)]
+    for n in (0, 1_999):
+        (count,) = findings.batch(100 * n).counts
+        insert(migrated, replace(findings.batch(100 * n), counts=(replace(count, adapter=names[n]),)))
+    insert(migrated, Watching(NOW, (state_key(SubjectKind.ADAPTER, names[7]),)), findings.heartbeat(NOW))
+    asked = [name for name in names if name != names[1_999]]
+    without_group = (
+        "INSERT INTO counted SELECT cluster, '', topic, 7, adapter, next, at FROM counted WHERE adapter != ''"
+    )
+    migrated.command(without_group)
+    assert store.counted_upto(migrated, "prod", "g", asked)[("llm.interactions", 7)] == 11
+    assert store.counted_upto(migrated, "prod", "g", names)[("llm.interactions", 7)] == 199_911
+    subjects = [(SubjectKind.ADAPTER, name) for name in names]
+    assert watchers(migrated, "prod", subjects) == {state_key(SubjectKind.ADAPTER, names[7]): ["pod-0"]}
