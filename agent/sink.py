@@ -53,6 +53,19 @@ class KeepsNotices(Protocol):
     def unsent(self) -> int: ...
 
 
+@runtime_checkable
+class StoresLater(Protocol):
+    """A sink that has flushed what another agent cannot read yet. waiting: how many rows these are
+
+    counted_upto: (topic, partition) -> the first offset that is in none of the counts among them, also of those that
+    an earlier process left
+    """
+
+    @property
+    def waiting(self) -> int: ...
+    def counted_upto(self) -> Mapping[tuple[str, int], int]: ...
+
+
 class _Guarded:
     """One sink that may raise. What it did not take is given to it again, in order; shed: findings without room
 
@@ -151,10 +164,25 @@ class Sinks:
         return all(flushed)
 
     @property
+    def _stores_later(self) -> list[StoresLater]:
+        return [sink for sink in self._sinks if isinstance(sink, StoresLater)]
+
+    @property
     def unsent(self) -> int:
         """Notices that nobody has received yet: they are lost with this pod's disk. -1 where no sink sends any."""
         unsent = [sink.unsent for sink in self._sinks if isinstance(sink, KeepsNotices)]
         return sum(unsent) if unsent else -1
+
+    def counted_upto(self) -> dict[tuple[str, int], int]:
+        """(topic, partition) -> the first offset that is in no count on its way to a store."""
+        ends: dict[tuple[str, int], int] = {}
+        for partition, end in (item for sink in self._stores_later for item in sink.counted_upto().items()):
+            ends[partition] = max(end, ends.get(partition, 0))
+        return ends
+
+    def is_stored(self) -> bool:
+        """Can another agent read all that was submitted, so far as a sink stores it?"""
+        return self.flush() and not any(sink.waiting for sink in self._stores_later)
 
     @property
     def set_aside(self) -> int:

@@ -53,6 +53,8 @@ GAUGES = (
     Metric("gapwatch.expected_false_pages_per_year", "1", "what the thresholds allow at most, whole fleet"),
     Metric("gapwatch.part.ok", "1", "1 while a part of the agent works, by its name in /readyz"),
     Metric("gapwatch.sink.ok", "1", "1 while a sink works"),
+    Metric("gapwatch.store.waiting", "{row}", "rows that the store does not have yet, in memory and on disk"),
+    Metric("gapwatch.store.spool", "By", "what waits on disk for the store"),
     Metric("gapwatch.kafka.ok", "1", "1 while the consumer is connected"),
     Metric("gapwatch.kafka.lag", "{record}", "records of this consumer's partitions that are not read yet"),
     Metric("gapwatch.kafka.rebuilds", "{rebuild}", "times the consumer was recreated since the start"),
@@ -68,6 +70,7 @@ TOTALS = (
     Metric("gapwatch.models.restarts", "{restart}", "times the model process was started again since the start"),
     Metric("gapwatch.restarts", "{restart}", "times the loop ended with an unexpected error and was started again"),
     Metric("gapwatch.unjudged", "{record}", "records without a verdict because judging them failed, since the start"),
+    Metric("gapwatch.store.lost", "{row}", "rows without room, or refused for their content, since the start"),
     Metric("gapwatch.findings.aside", "{finding}", "findings that a sink failed on and does not have, since the start"),
 )
 COUNTERS = (

@@ -229,6 +229,14 @@ BY_CANARIES = {
         "adapters/ beside the golden records), or accept the new ones: gapwatch enrol {adapter_argument} --replace "
         "--why TEXT; then run gapwatch probe {adapter_argument}",
     ),
+    # source_was, source_is: from where the engine loaded it, by its own list
+    (Cause.ADAPTER_REPLACED, "by its source"): Text(
+        explanation="the engine loaded {adapter} from another place than accepted (was {source_was}, is {source_is}), "
+        "and no known fault explains the answers: retention {retention:.2f}, effective LoRA scale {scale:.2f}, and a "
+        "change in other directions of {off_direction:.2f} times its accepted effect",
+        action="restore {source_was} as the engine's {adapter}, or accept what it serves now: gapwatch enrol "
+        "{adapter_argument} --replace --why TEXT; then run gapwatch probe {adapter_argument}",
+    ),
     (Cause.UNKNOWN, ""): Text(
         explanation="{adapter} no longer answers as accepted, and no known fault explains how: retention "
         "{retention:.2f}, effective LoRA scale {scale:.2f}, and a change in other directions of {off_direction:.2f} "
@@ -244,6 +252,12 @@ BY_CANARIES = {
 
 # What is added to the text of any cause, in this order.
 BESIDE_THE_CAUSE = {
+    # bad, total: answers
+    "some requests only": Text(
+        explanation="so are {bad} of {total} answers, and the others are as accepted: some requests are at fault, or "
+        "one of several replicas behind the address",
+        action="send the same request several times, and to each pod by itself (kubectl get pods -o wide)",
+    ),
     # missing: a block of the adapter
     "a block looks missing": Text(explanation="what is left of {adapter} looks as if {missing} were missing from it"),
     "warm answers point to a tenant": Text(explanation="those answers move towards what {previous} answers"),
@@ -726,6 +740,9 @@ OVER_ROUNDS = "{retention}, valid at any time, from {n} canaries"
 BY_RESPONSES_ALONE = "{retention}, from {n} responses"
 INTERVAL = " (95 % {low:.2f}..{high:.2f})"
 HASH_NOT_KNOWN = "hash not known"
+# What a healthy verdict means: the smallest loss of strength that pages within 20 rounds. percent: of the strength
+SMALLEST_LOSS = "{percent:.3g}% in {draws} draws"
+SMALLEST_LOSS_NOT_KNOWN = "not known"
 
 # ---------------------------------------------------------------------------------------------------------------------
 # What to do first where no cause says so.

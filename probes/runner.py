@@ -325,6 +325,12 @@ class AnswersInModes(Protocol):
         """Was it looked at for the first time, or an event noticed, since it was last had answer in modes before a
         ``refresh``?"""
 
+    def suspects(self, adapter: str) -> bool:
+        """Was an answer of the adapter in some mode apart from the scored one when it was last had (``suspect``)?"""
+
+    def suspect(self, adapter: str, apart: bool) -> None:
+        """apart: was an answer of the adapter in some mode apart from the scored one in the round that ends now?"""
+
 
 @runtime_checkable
 class SeesEvents(Protocol):

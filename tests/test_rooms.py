@@ -47,6 +47,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/store/test_history_questions.py",
     "agent/store/test_questions.py",
     "agent/store/test_roll_ups.py",
+    "agent/store/test_sent_again.py",
     "agent/store/test_views_for_tools.py",
     "agent/test_false_pages.py",
     "agent/test_one_voice.py",

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = sorted(path for room in ("agent", "probes", "detectors", "benchmarks") for path in (ROOT / room).rglob("*.py"))
+ROOMS = ("agent", "probes", "detectors", "benchmarks", "dashboards")
+FILES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 # A name says what it holds.
 EMPTY_NAMES = frozenset(("seen", "found", "told", "one", "heard", "asked", "mine", "it", "them"))
 # Words of one's own, and the field's word for the same.

@@ -22,7 +22,7 @@ from agent.alerting.incidents import reenrolled, step_round
 from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, replayed, subjects_of
 from agent.alerting.notice import dedup_key, state_key
-from agent.alerting.notice_text import day_of
+from agent.alerting.notice_text import day_of, smallest_loss_words
 from agent.alerting.rounds_due import judged_by_nobody, not_judged
 from agent.records import (
     Finding,
@@ -41,6 +41,7 @@ from detectors.records import (
     FaultReplay,
     FilesReplay,
     FilesRound,
+    Status,
     Subject,
     SubjectKind,
     Verdict,
@@ -88,6 +89,7 @@ class Judge:
         self._files_elsewhere: dict[str, FilesReplay] = {}
         self._measured_against: dict[str, str] = {}  # adapter -> ``GoldenAccepted.offline`` of the record in force
         self._accepted_at: dict[str, float] = {}  # when the golden records in force were
+        self._sees: dict[str, tuple[str, str]] = {}  # adapter -> its base, and the smallest loss that would page
         self._owned: set[str] = set()
         self._waits: dict[str, Wait] = {}
         self._reasons: dict[str, str] = {}  # given when the golden records in force were accepted
@@ -159,6 +161,7 @@ class Judge:
                 self._reasons.pop(adapter, None)
                 self._accepted_why.pop(adapter, None)
                 self._accepted_at.pop(adapter, None)
+                self._sees.pop(adapter, None)
             self._owned.discard(base)
             self._waits.pop(base, None)
         return closed
@@ -333,7 +336,19 @@ class Judge:
     def _notices(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Notice, ...]:
         old = self._old_goldens(now)
         self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet, old)
-        return notices
+        return tuple(self._with_smallest_loss(notice) for notice in notices)
+
+    def _with_smallest_loss(self, notice: Notice) -> Notice:
+        """Where it says that all is well, how small a loss would be noticed: of a base, by each of its adapters."""
+        verdict = notice.verdict
+        if verdict.status is not Status.HEALTHY:
+            return notice
+        if verdict.subject_kind is SubjectKind.ADAPTER:
+            _, words = self._sees.get(verdict.subject, ("", ""))
+        else:
+            of_base = sorted((name, loss) for name, (base, loss) in self._sees.items() if base == verdict.base)
+            words = "; ".join(f"{name} {loss}" for name, loss in of_base)
+        return replace(notice, details={**notice.details, "pages for a loss of": words}) if words else notice
 
     def _old_goldens(self, now: float) -> OldGoldens:
         """Of the records that are in force here; without one it is another question whether it is old."""
@@ -348,6 +363,8 @@ class Judge:
         self._reasons[accepted.adapter] = accepted.why
         self._accepted_at[accepted.adapter] = accepted.accepted_at
         self._measured_against[accepted.adapter] = accepted.offline
+        words = smallest_loss_words(accepted.smallest_loss, accepted.draws)
+        self._sees[accepted.adapter] = accepted.base, words
         self._in_force(accepted.adapter, accepted.golden)
 
     def _in_force(self, adapter: str, golden: str) -> None:
@@ -368,7 +385,7 @@ class Judge:
                 before = self._state.alerts.get(key, AlertState())
                 state, notices = reenrolled(before, verdict, why, now, self._cluster, fleet)
                 self._state.alerts = {**self._state.alerts, key: state}
-                ended += notices
+                ended += map(self._with_smallest_loss, notices)
         return ended
 
     def _restore(self) -> None:

@@ -227,6 +227,14 @@ def retention_words(retention: Interval | None) -> str:
     return f"{retention.mean:.2f}{interval}"
 
 
+def smallest_loss_words(loss: float | None, draws: int) -> str:
+    """``5.5% in 9 draws``: of its strength, whose loss pages; stands beside every healthy verdict.
+
+    loss, draws: see GoldenAccepted.smallest_loss
+    """
+    return text.SMALLEST_LOSS_NOT_KNOWN if loss is None else text.SMALLEST_LOSS.format(percent=100 * loss, draws=draws)
+
+
 def _over_rounds(retention: Interval | None) -> str:
     return text.OVER_ROUNDS.format(retention=retention_words(retention), n=retention.n) if retention else ""
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from shlex import quote
 from typing import Any
 
+import httpx
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -21,14 +22,17 @@ from rich.text import Text
 
 from agent.cli.query import Ask, asking
 from agent.clock import Clock
-from agent.config import load
-from agent.errors import Refused
+from agent.config import PagerDuty, load
+from agent.delivery.pagerduty_incidents import open_incident
+from agent.errors import Refused, Retryable
 from agent.shipped import runbook_sections
 from agent.terminal.console import as_json, column_chart, console, counted, number, sparkline
 from detectors.name_list import first_names
 from detectors.records import Cause, Status, SubjectKind
 
 CANNOT_TELL = 2
+# Seconds that PagerDuty has to say who works on an incident.
+ASK_S = 3.0
 YEARS_D = 3650
 HOUR_S = 3600.0
 # Seconds before an incident was opened that the chart shows too, at least; and the most that it shows at all.
@@ -59,6 +63,8 @@ class Story:
     incident: a row of ``incidents``; page: the latest notice of it that opened or sharpened it, of ``notices_of``
     since: of the same name, {} where nothing was measured; course: points in time; changes: of ``identity``
     requests: of ``requests_since``; flips: of ``flipped``; steps: part of the runbook -> its text, with names filled in
+    watched: of the same name, of an incident that ended
+    answered: who works on it, by PagerDuty, "" where that is not known
     """
 
     incident: Row
@@ -69,6 +75,8 @@ class Story:
     requests: Sequence[Row] = ()
     flips: Sequence[Row] = ()
     steps: Mapping[str, str] = field(default_factory=dict)
+    watched: Sequence[Row] = ()
+    answered: str = ""
 
 
 def explain(path: Path, incident: str, json: bool) -> int:
@@ -85,6 +93,8 @@ def explain(path: Path, incident: str, json: bool) -> int:
     if story is None:
         console.print(f"no incident is stored of cluster {escape(config.cluster)}")
         return CANNOT_TELL
+    if config.alerts.pagerduty is not None and story.incident["ended_at"] is None:
+        story = replace(story, answered=_answered(config.alerts.pagerduty, str(story.incident["dedup_key"])))
     if json:
         as_json(asdict(story))
     else:
@@ -158,6 +168,7 @@ def _story(rows_of: RowsOf, incident: Row, now: float) -> Story:
         requests=rows_of("requests_since", of_it) if is_latest else (),
         flips=rows_of("flipped", subject | {"hours": str(math.ceil((now - begin) / HOUR_S))}),
         steps=steps,
+        watched=rows_of("watched", subject) if incident["ended_at"] is not None else (),
     )
 
 
@@ -196,7 +207,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
     details, steps = dict(story.page["details"]), story.steps
     parts = {
-        "what": [details.get("seen", ""), _answered_by(details), _notices_of(story.incident)],
+        "what": [details.get("seen", ""), _answered_by(details), _notices_of(story.incident), story.answered],
         "since": _since(story),
         "evidence": _course(story),
         "changed": _changed(story),
@@ -205,7 +216,8 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "do": [details.get("first action", ""), steps.get("First action", "")],
         "confirm": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": _undo(story),
-        "over when": [steps.get("Recovered when", "")],
+        "over when": [steps.get("Recovered when", "")] if story.incident["ended_at"] is None else [],
+        "watch": _watch(story),
         "compare": [_report(story.incident)],
     }
     lines = {
@@ -228,7 +240,30 @@ def _answered_by(details: Mapping[str, str]) -> str:
 
 def _notices_of(incident: Row) -> str:
     again = ", reopened within a day of the one before" if incident["reopened"] else ""
-    return f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}{again}"
+    urgency = f"; {incident['severity']}" if incident["severity"] else ""  # of rows before the column nothing is known
+    owner = f", owner {incident['owner']}" if incident["owner"] else ""
+    sent = f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}"
+    return f"{sent}{urgency}{owner}{again}"
+
+
+def _answered(pagerduty: PagerDuty, dedup_key: str) -> str:
+    """Who has acknowledged an open incident; "" without a token, which is for asking."""
+    if pagerduty.api_token_file is None:
+        return ""
+    try:
+        token = pagerduty.api_token_file.read_text(encoding="utf-8").strip()
+        with httpx.Client(timeout=ASK_S) as http:
+            incident = open_incident(http, pagerduty.api_url, token, dedup_key)
+    except OSError as error:
+        return f"PagerDuty was not asked: alerts.pagerduty.api_token_file: {error.strerror}"
+    except (Retryable, UnicodeDecodeError) as error:
+        return f"PagerDuty does not tell who works on it: {error}"
+    if incident is None:
+        return "at PagerDuty nothing is open under its key: somebody has resolved it there"
+    who = ", ".join(f"{name} ({at})" for name, at in incident.acknowledged_by)
+    return " ".join(
+        ["at PagerDuty", f"acknowledged by {who}" if who else "nobody has acknowledged it", incident.url]
+    ).strip()
 
 
 def _since(story: Story) -> list[str]:
@@ -306,17 +341,37 @@ def _flipped(story: Story) -> list[str]:
 
 
 def _undo(story: Story) -> list[str]:
-    """Back to the files of the last healthy round, or forward to the present ones."""
+    """Back to the files of the last healthy round, or forward to the present ones; and how the first action is taken
+    back."""
     since, incident = story.since, story.incident
     back = [
         f"put back the {part} {_short(since[f'healthy_{part}'])} (in place now: {_short(since[f'live_{part}'])})"
         for part in ("base", "adapter")
         if _is_moved(since, part)
     ]
+    first_action = story.steps.get("Undo", "")
     if not back:
-        return ["nothing on the volume to roll back" if since else ""]
+        return ["nothing on the volume to roll back" if since else "", first_action]
     name = quote(str(incident["subject"])) if incident["subject_kind"] == SubjectKind.ADAPTER.value else "ADAPTER"
-    return [*back, f"if it was meant: gapwatch enrol {name} --replace --why TEXT, which ends the incident"]
+    return [
+        *back,
+        f"if it was meant: gapwatch enrol {name} --replace --why TEXT, which ends the incident",
+        first_action,
+    ]
+
+
+def _watch(story: Story) -> list[str]:
+    """What its end means: how small a loss would be noticed now."""
+    lines = [f"{row['adapter']} {_loss(row)}" for row in story.watched]
+    more = f", and {len(lines) - SHOWN} more: gapwatch query watched" if len(lines) > SHOWN else ""
+    return [f"it would page again for a loss of strength of: {', '.join(lines[:SHOWN])}{more}"] if lines else []
+
+
+def _loss(row: Row) -> str:
+    if row["smallest_loss"] is None:
+        return "not known"
+    within = f" within {math.ceil(row['minutes_to_page'])} min" if row["minutes_to_page"] is not None else ""
+    return f"{100 * _number(row['smallest_loss']):.3g}%{within}"
 
 
 def _report(incident: Row) -> str:

@@ -7,13 +7,14 @@ replayed for the cause, as the agent does after an alarm.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.markup import escape
 
+from agent.alerting.notice_text import smallest_loss_words
 from agent.assemble import monitor_of
 from agent.clock import Clock
 from agent.config import Config, Model, load
@@ -24,16 +25,20 @@ from agent.worker.watched_bases import goldens_of, runner_of
 from detectors.monitor import Monitor
 from detectors.records import BaseRound, Status, SubjectKind, Verdict
 from probes.canaries.round import Scheduled, replay_base_round
+from probes.golden.record import Golden
+from probes.golden.smallest_loss import smallest_loss
+from probes.golden.statistical_power import StrengthLoss
 from probes.runner import Breakable, Runner
 
 HEALTHY, DEGRADED, CANNOT_TELL = 0, 1, 2
 
 
 class _Probed(NamedTuple):
-    """One base's round, and the verdicts on it."""
+    """One base's round, the verdicts on it, and by adapter the smallest loss that would page; None: not known."""
 
     round: BaseRound
     verdicts: list[Verdict]
+    losses: dict[str, StrengthLoss | None]
 
 
 def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
@@ -49,10 +54,11 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
             say(f"[yellow]![/yellow] {escape(why)}")
     probed = [done for model in config.replayed if (done := _probed(config, model, wanted)) is not None]
     verdicts = [verdict for done in probed for verdict in done.verdicts]
+    losses = {adapter: loss for done in probed for adapter, loss in done.losses.items()}
     if json:
-        as_json([asdict(verdict) for verdict in verdicts])
+        as_json([_as_row(verdict, losses) for verdict in verdicts])
     else:
-        console.print(verdict_table(verdicts))
+        console.print(verdict_table(verdicts, sees={name: _loss_in_words(loss) for name, loss in losses.items()}))
         for line in (line for done in probed for line in _in_words(done)):
             say(escape(line))
     return exit_code(verdicts)
@@ -64,6 +70,16 @@ def exit_code(verdicts: Sequence[Verdict]) -> int:
     if Status.DEGRADED in statuses:
         return DEGRADED
     return CANNOT_TELL if statuses & {Status.UNMONITORABLE, Status.SUSPECT} or not verdicts else HEALTHY
+
+
+def _as_row(verdict: Verdict, losses: Mapping[str, StrengthLoss | None]) -> dict[str, Any]:
+    """The verdict, and of an adapter the smallest loss of strength that would page: 0 none, 1 all of it."""
+    loss = losses.get(verdict.subject) if verdict.subject_kind is SubjectKind.ADAPTER else None
+    return asdict(verdict) | {"smallest_loss": 1 - loss.strength if loss else None}
+
+
+def _loss_in_words(loss: StrengthLoss | None) -> str:
+    return smallest_loss_words(1 - loss.strength, loss.draws or 0) if loss else smallest_loss_words(None, 0)
 
 
 def _in_words(done: _Probed) -> Iterator[str]:
@@ -95,7 +111,8 @@ def _probed(config: Config, model: Model, wanted: set[str]) -> _Probed | None:
         base_round: BaseRound | None = replay_base_round(runner, goldens, scheduled, lambda: False)
         if base_round is None:
             raise Refused("probe", "nothing replayed", "a round that was not interrupted")
-        return _Probed(base_round, _judged(monitor_of(config), base_round, runner, goldens))
+        losses = {name: smallest_loss(golden) for name, golden in goldens.items() if isinstance(golden, Golden)}
+        return _Probed(base_round, _judged(monitor_of(config), base_round, runner, goldens), losses)
     finally:
         runner.close()
 

@@ -36,12 +36,12 @@ def links(verdict: Verdict, addresses: Addresses, pod: str) -> tuple[Link, ...]:
         "Dashboard": addresses.dashboard_url,
         "Status page": addresses.status_url,
     }
-    names = {"cause": page, "subject": verdict.subject, "base": verdict.base, "pod": pod}
-    return tuple(Link(text, _filled(address, names)) for text, address in pages.items() if address)
+    return tuple(Link(text, filled(address, verdict, pod)) for text, address in pages.items() if address)
 
 
-def _filled(address: str, names: dict[str, str]) -> str:
+def filled(address: str, verdict: Verdict, pod: str) -> str:
     """Names as engines allow them, with spaces, slashes and quotes, must not end an address or begin another part."""
+    names = {"cause": runbook_of(verdict), "subject": verdict.subject, "base": verdict.base, "pod": pod}
     for name, value in names.items():
         address = address.replace(f"{{{name}}}", quote(value, safe=""))
     return address

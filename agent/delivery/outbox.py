@@ -35,6 +35,7 @@ class Entry:
 
     after: a key whose earlier entries, to whichever owner, must be sent first
     owner: whose service gets it, "" for the one that gets all without an owner
+    is_update: is it about an incident that was reported before, so that it should wake nobody?
     """
 
     number: int
@@ -44,6 +45,7 @@ class Entry:
     droppable: bool = False
     after: str = ""
     owner: str = ""
+    is_update: bool = False
 
 
 class Outbox:
@@ -72,12 +74,13 @@ class Outbox:
         """Load what an earlier process left. A file that holds no entry of this version is renamed."""
         self.sync()
 
-    def add(
-        self, key: str, path: str, body: dict[str, Any], droppable: bool = False, after: str = "", owner: str = ""
-    ) -> bool:
-        """Keep one event. False when the disk refuses it: it is then in memory alone, and written when that works."""
+    def add(self, key: str, path: str, body: dict[str, Any], **more: Any) -> bool:
+        """Keep one event. False when the disk refuses it: it is then in memory alone, and written when that works.
+
+        more: fields of Entry
+        """
         with self._lock:
-            entry = Entry(self._next, key, path, body, droppable, after, owner)
+            entry = Entry(self._next, key, path, body, **more)
             self._next += 1
             self._entries[entry.number] = entry
             self._unwritten.add(entry.number)
@@ -218,9 +221,9 @@ def _why(error: OSError) -> str:
 
 
 def _stored(entry: Entry) -> dict[str, Any]:
-    """Without an owner as earlier versions wrote it, which set aside an entry with a field that they do not know."""
+    """Later fields only where they are set: earlier versions set aside an entry with a field that they do not know."""
     fields = asdict(entry)
-    return fields if entry.owner else {name: value for name, value in fields.items() if name != "owner"}
+    return {name: value for name, value in fields.items() if value or name not in ("owner", "is_update")}
 
 
 def _entry(file: Path) -> Entry | None:
@@ -233,6 +236,7 @@ def _entry(file: Path) -> Entry | None:
         return None
     texts = (entry.key, entry.path, entry.after, entry.owner)
     is_sound = all(isinstance(text, str) for text in texts) and isinstance(entry.body, dict)
+    is_sound = is_sound and isinstance(entry.is_update, bool)
     return entry if is_sound and file.name == f"{entry.number!s:0>12}.json" else None
 
 

@@ -59,6 +59,10 @@ class Service(Protocol):
 
     @property
     def secrets(self) -> dict[str, SecretFile]: ...
+    def as_of_now(self, http: httpx.Client, entry: Entry) -> Entry:
+        """What is to be sent of it by now: the entry itself, or what has the same to say and wakes nobody."""
+        ...
+
     def request(self, entry: Entry, secret: str) -> tuple[str, Any]:
         """Address and JSON body of one try."""
         ...
@@ -182,7 +186,7 @@ class Sender:
             self._later(entry, type(error).__name__)
 
     def _send(self, http: httpx.Client, entry: Entry, secret: str) -> None:
-        address, body = self._service.request(entry, secret)
+        address, body = self._service.request(self._service.as_of_now(http, entry), secret)
         self._count(self._owner(entry))
         try:
             answer = http.post(address, json=body)
@@ -193,8 +197,8 @@ class Sender:
         outcome, why = self._service.outcome(answer)
         match outcome:
             case Outcome.DONE:
-                self.sent += 1
                 self._done(entry)
+                self.sent += 1
             case Outcome.REFUSED:
                 self._refused(entry, answer, secret)
             case _:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
 
 import orjson
 
@@ -36,6 +37,7 @@ class ReceivedIncident:
     dedup_key: str
     status: str
     events: list[dict[str, Any]] = field(default_factory=list)
+    acknowledged_by: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -51,9 +53,10 @@ class ReceivedIncident:
 class Receiver:
     """Listens on loopback from ``open`` to ``close``. Reads are snapshots; safe from any thread."""
 
-    def __init__(self, port: int = 0, routing_key: str | None = None) -> None:
-        """port: 0 takes a free one. routing_key: the only one accepted; any of 32 characters when None."""
-        self._port, self._routing_key = port, routing_key
+    def __init__(self, port: int = 0, routing_key: str | None = None, api_token: str = "") -> None:
+        """port: 0 takes a free one. routing_key: the only one accepted; any of 32 characters when None. api_token: with
+        which the REST API's list of incidents is read, "" where nobody may."""
+        self._port, self._routing_key, self._api_token = port, routing_key, api_token
         self._lock = threading.Lock()
         self._failures: deque[int] = deque()
         self._incidents: list[ReceivedIncident] = []
@@ -62,7 +65,7 @@ class Receiver:
         self._server: ThreadingHTTPServer | None = None
 
     def open(self) -> Self:
-        handler = _handler(self._answer)
+        handler = _handler(self._answer, self._listed)
         self._server = ThreadingHTTPServer(("127.0.0.1", self._port), handler)
         self._server.daemon_threads = True
         self._port = self._server.server_address[1]
@@ -89,7 +92,7 @@ class Receiver:
     def incidents(self) -> list[ReceivedIncident]:
         """Every incident so far, oldest first; a trigger after a resolve opens a new one."""
         with self._lock:
-            return [ReceivedIncident(i.dedup_key, i.status, list(i.events)) for i in self._incidents]
+            return [ReceivedIncident(i.dedup_key, i.status, list(i.events), i.acknowledged_by) for i in self._incidents]
 
     @property
     def open_incidents(self) -> list[ReceivedIncident]:
@@ -106,6 +109,20 @@ class Receiver:
         with self._lock:
             return list(self._answers)
 
+    def acknowledge(self, dedup_key: str, who: str) -> None:
+        """As a person does it in the web app."""
+        with self._lock:
+            for incident in self._incidents:
+                if incident.dedup_key == dedup_key and incident.status == "triggered":
+                    incident.status, incident.acknowledged_by = "acknowledged", (*incident.acknowledged_by, who)
+
+    def resolve(self, dedup_key: str) -> None:
+        """Likewise."""
+        with self._lock:
+            for incident in self._incidents:
+                if incident.dedup_key == dedup_key:
+                    incident.status = "resolved"
+
     def fail_next(self, n: int, status: int) -> None:
         """Answer the next n requests with ``status`` and keep nothing of them."""
         with self._lock:
@@ -116,6 +133,21 @@ class Receiver:
             status, body = self._judge(path, raw)
             self._answers.append((status, str(body.get("message", ""))))
             return status, body
+
+    def _listed(self, path: str, authorization: str) -> tuple[int, dict[str, Any]]:
+        """GET /incidents of the REST API: those under one key in the statuses that are asked for."""
+        address = urlsplit(path)
+        query = parse_qs(address.query)
+        if address.path != "/incidents":
+            return 404, {"error": {"message": "Not Found"}}
+        if not self._api_token or authorization != f"Token token={self._api_token}":
+            return 401, {"error": {"message": "Unauthorized"}}
+        with self._lock:
+            if self._failures:
+                return self._failures.popleft(), {"error": {"message": "injected failure"}}
+            wanted = query.get("incident_key", []), query.get("statuses[]", [])
+            own = [i for i in self._incidents if i.dedup_key in wanted[0] and i.status in wanted[1]]
+        return 200, {"incidents": [_as_listed(incident) for incident in own]}
 
     def _judge(self, path: str, raw: bytes) -> tuple[int, dict[str, Any]]:
         if self._failures:
@@ -147,6 +179,17 @@ class Receiver:
         return str(key)
 
 
+def _as_listed(incident: ReceivedIncident) -> dict[str, Any]:
+    """The fields of the REST API's record that anybody here reads."""
+    at = "2026-11-28T02:14:00Z"
+    who = [{"at": at, "acknowledger": {"summary": name, "type": "user_reference"}} for name in incident.acknowledged_by]
+    return {
+        "status": incident.status,
+        "acknowledgements": who,
+        "html_url": "https://example.pagerduty.com/incidents/Q1",
+    }
+
+
 def violations(path: str, raw: bytes, routing_key: str | None = None) -> list[str]:
     """What the Events API v2 would refuse this body for; empty when it is right."""
     if len(raw) > MAX_BODY:
@@ -175,7 +218,7 @@ def _of_alert(event: dict[str, Any]) -> list[str]:
     if action not in ACTIONS:
         errors.append(f"event_action must be one of {', '.join(ACTIONS)}")
     errors += _text(event, "dedup_key", 255, required=action in ("acknowledge", "resolve"))
-    errors += _of_links(event)
+    errors += _of_links(event) + _of_images(event)
     if action == "trigger" or "payload" in event:
         errors += _of_payload(event.get("payload"), severity=True)
     return errors
@@ -183,7 +226,7 @@ def _of_alert(event: dict[str, Any]) -> list[str]:
 
 def _of_change(event: dict[str, Any]) -> list[str]:
     errors = [f"unknown field {name}" for name in sorted(set(event) - {"routing_key", "payload", "links", "images"})]
-    return errors + _of_links(event) + _of_payload(event.get("payload"), severity=False)
+    return errors + _of_links(event) + _of_images(event) + _of_payload(event.get("payload"), severity=False)
 
 
 def _of_payload(payload: object, severity: bool) -> list[str]:
@@ -216,6 +259,14 @@ def _of_links(event: dict[str, Any]) -> list[str]:
     return ["every link needs an href"] if any(not isinstance(x, dict) or not x.get("href") for x in links) else []
 
 
+def _of_images(event: dict[str, Any]) -> list[str]:
+    images = event.get("images", [])
+    if not isinstance(images, list):
+        return ["images must be a list"]
+    sources = [str(image.get("src", "")) if isinstance(image, dict) else "" for image in images]
+    return [] if all(source.startswith("https://") for source in sources) else ["every image needs an https:// src"]
+
+
 def _text(fields: dict[str, Any], name: str, longest: int, required: bool) -> list[str]:
     value = fields.get(name)
     if value is None or value == "":
@@ -225,12 +276,22 @@ def _text(fields: dict[str, Any], name: str, longest: int, required: bool) -> li
     return [f"{name} has {len(value)} characters, limit {longest}"] if len(value) > longest else []
 
 
-def _handler(answer: Callable[[str, bytes], tuple[int, dict[str, Any]]]) -> type[BaseHTTPRequestHandler]:
+Answer = tuple[int, dict[str, Any]]
+
+
+def _handler(
+    answer: Callable[[str, bytes], Answer], listed: Callable[[str, str], Answer]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
+        def do_GET(self) -> None:
+            self._reply(*listed(self.path, self.headers.get("Authorization", "")))
+
         def do_POST(self) -> None:
-            status, body = answer(self.path, self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+            self._reply(*answer(self.path, self.rfile.read(int(self.headers.get("Content-Length", "0")))))
+
+        def _reply(self, status: int, body: dict[str, Any]) -> None:
             raw = orjson.dumps(body)
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

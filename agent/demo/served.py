@@ -127,6 +127,6 @@ class ServedStory:
             view = next_of(self._cast.show.responses, self._alive)
             if view.scored:
                 title = f"round {view.round.number}: {len(view.scored)} responses"
-                console.print(verdict_table(view.verdicts, title=title))
+                console.print(verdict_table(view.verdicts, title, self._cast.show.sees))
                 return view
         raise TimeoutError("no response was scored")

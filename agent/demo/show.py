@@ -5,7 +5,8 @@ from __future__ import annotations
 import queue
 from dataclasses import dataclass, field
 
-from agent.records import Finding, Flip, Notice, TrafficBatch
+from agent.alerting.notice_text import smallest_loss_words
+from agent.records import Finding, Flip, GoldenAccepted, Notice, TrafficBatch
 from detectors.records import BaseRound, Evidence, SubjectKind, Verdict
 from detectors.registry import reads
 from detectors.traffic_records import Embedding, ScoringMode, TrafficRound, TrafficScore
@@ -45,6 +46,7 @@ class Show:
     """Groups findings by round; ``rounds``, ``responses`` and ``flips`` are queues of complete ones.
 
     drift: (subject, stream) -> newest evidence from embeddings
+    sees: adapter -> the smallest loss that would page, in words
     """
 
     def __init__(self) -> None:
@@ -52,6 +54,7 @@ class Show:
         self.responses: queue.SimpleQueue[ResponsesView] = queue.SimpleQueue()
         self.flips: queue.SimpleQueue[Flip] = queue.SimpleQueue()
         self.drift: dict[tuple[str, str], Evidence] = {}
+        self.sees: dict[str, str] = {}
         self.records_read = self.kept = 0
         self._notices: list[Notice] = []  # notices come before the round they are about
         self._open: RoundView | ResponsesView | None = None
@@ -73,6 +76,8 @@ class Show:
                 self._open.verdicts.append(finding)
             case Notice():
                 self._notices.append(finding)
+            case GoldenAccepted():
+                self.sees[finding.adapter] = smallest_loss_words(finding.smallest_loss, finding.draws)
             case Flip():
                 self.flips.put(finding)
             case Evidence() if reads(finding.detector) is Embedding:

@@ -152,7 +152,8 @@ class Story:
         self.outcome.processed = max(self.outcome.processed, base_round.tokens_processed // members)
         if _measured(view):
             self.outcome.round_s = max(self.outcome.round_s, base_round.duration_s)
-        console.print(verdict_table(view.verdicts, title=f"round {base_round.number}: {base_round.duration_s:.1f} s"))
+        title = f"round {base_round.number}: {base_round.duration_s:.1f} s"
+        console.print(verdict_table(view.verdicts, title, self._cast.show.sees))
         self._traffic_line()
         return view
 

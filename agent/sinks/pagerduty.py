@@ -5,6 +5,9 @@ resolve never overtakes its trigger. How urgent it is and whose service gets it 
 (agent/alerting/policy.py). An incident is open at one service: whose cause turns out to be another owner's is opened
 there, and then ended at all others; its end goes to all of them, because which pod opened it where is not known here.
 
+A further trigger of an open incident calls nobody; of one that somebody has resolved by hand it opens a new one. So
+with an API token (api_token_file) an update goes out as a change event where nothing is open under its key any more.
+
 Routing keys are read from their files for every request and are stored nowhere; while a file holds none, nothing is
 sent to that service and ``status`` says so.
 
@@ -14,6 +17,7 @@ Source: https://developer.pagerduty.com/docs/events-api-v2-overview (limits: sum
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,13 +27,16 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.alerting.policy import Severity, Urgency
-from agent.delivery.links import links
+from agent.delivery.links import filled, links
 from agent.delivery.outbox import Entry, Outbox
 from agent.delivery.pagerduty_address import CHANGE, ENQUEUE, address
+from agent.delivery.pagerduty_incidents import API_URL, open_incident
 from agent.delivery.secret_file import SecretFile
 from agent.delivery.sender import Outcome, Pace, Sender
-from agent.records import Finding, Notice, NoticeKind
+from agent.errors import Retryable
+from agent.records import Finding, Notice, NoticeKind, NoticeReason
 from agent.surroundings import Surroundings
+from agent.trouble import Trouble
 
 FIRST = True  # a page is on disk before anything else is tried
 
@@ -37,6 +44,8 @@ MAX_SUMMARY, MAX_KEY, MAX_BODY, MAX_FIELD = 1024, 255, 512_000, 4_096
 ACCEPTED, WRONG, TOO_LONG = 202, 400, 413
 KEY_LENGTH = 32
 PART = "sink pagerduty"
+# What is said of an incident that was reported before, by whichever pod.
+UPDATES = (NoticeReason.CAUSE_SHARPER, NoticeReason.NO_LONGER_JUDGED)
 # The API's messages differ by endpoint and age: "Length of 'routing_key' is incorrect", "Invalid routing key".
 NAMES_THE_KEY = re.compile(r"(routing|service|integration)[\s_-]*key", re.IGNORECASE)
 
@@ -44,6 +53,8 @@ NAMES_THE_KEY = re.compile(r"(routing|service|integration)[\s_-]*key", re.IGNORE
 class Config(BaseModel):
     """routing_key_file: a mounted file with the 32-character integration key
     owners: name that the policy has for an owner -> such a file of the service of their own
+    api_token_file: a mounted file with a read-only key of the REST API at api_url; None: nothing is asked there
+    image_url: of a picture that is shown in an incident, filled in as the links are; PagerDuty takes https:// alone
 
     runbook_url, dashboard_url, status_url: shown in the incident, see agent/delivery/links.py
     outbox_limit: events kept, oldest change events dropped first; throttle_s: wait after a 429 that says not how long
@@ -56,13 +67,16 @@ class Config(BaseModel):
     dashboard_url: str = ""
     runbook_url: str = ""
     status_url: str = ""
+    image_url: str = ""
+    api_token_file: Path | None = None
+    api_url: str = API_URL
     outbox_limit: int = Field(default=1000, ge=1)
     timeout_s: float = Field(default=10.0, gt=0)
     retry_s: float = Field(default=1.0, gt=0)
     max_retry_s: float = Field(default=120.0, gt=0)
     throttle_s: float = Field(default=60.0, gt=0)
 
-    @field_validator("url")
+    @field_validator("url", "api_url")
     @classmethod
     def _can_be_called(cls, url: str) -> str:
         return address(url)
@@ -90,7 +104,9 @@ class Sink:
             droppable = finding.kind is NoticeKind.CHANGE
             path, body = to_event(finding, self._config, self._source, urgency)
             for event in addressed(finding, body, owner, self._services.others(finding, owner)):
-                self._sender.outbox.add(finding.dedup_key, path, event.body, droppable, event.after, event.owner)
+                where = {"after": event.after, "owner": event.owner, "droppable": droppable}
+                is_update = event.body is body and finding.reason in UPDATES
+                self._sender.outbox.add(finding.dedup_key, path, event.body, **where, is_update=is_update)
             self._sender.wake()
 
     def flush(self) -> bool:
@@ -117,7 +133,9 @@ class Sink:
 
     @property
     def status(self) -> tuple[bool, str]:
-        return self._sender.status
+        works, words = self._sender.status
+        trouble = self._services.api_trouble
+        return works and not trouble, "; ".join(part for part in (trouble, words) if part)
 
 
 class _Services:
@@ -128,6 +146,27 @@ class _Services:
         self.secrets = {"": _routing_key(config.routing_key_file, "routing_key_file")} | {
             owner: _routing_key(file, f"owners.{owner}") for owner, file in config.owners.items()
         }
+        self._api_url, self._token = config.api_url, _api_token(config.api_token_file)
+        self._untold = Trouble(PART)
+
+    @property
+    def api_trouble(self) -> str:
+        """Why PagerDuty could not be asked what is open; updates are then sent as they are."""
+        return "; ".join(words for words in (self._token.trouble if self._token else "", str(self._untold)) if words)
+
+    def as_of_now(self, http: httpx.Client, entry: Entry) -> Entry:
+        """An update of an incident that somebody has resolved by hand would open a new one, and call: it goes out as a
+        change event. Where PagerDuty cannot be asked it goes out as it is: better a call too many than one too few."""
+        token, _ = self._token.read() if self._token and entry.is_update else ("", False)
+        if not token:
+            return entry
+        try:
+            is_open = open_incident(http, self._api_url, token, entry.key) is not None
+        except Retryable as error:
+            self._untold.begin(f"{error}; updates may open an incident that somebody has resolved")
+            return entry
+        self._untold.end()
+        return entry if is_open else replace(entry, path=CHANGE, body=_without_incident(entry.body))
 
     def others(self, notice: Notice, owner: str) -> tuple[str, ...]:
         """The owners at whose services an incident ends with this notice, beside this owner's.
@@ -152,6 +191,14 @@ class _Services:
         if answer.status_code == WRONG:
             return Outcome.MUCH_LATER, "HTTP 400: is the routing key right?"
         return Outcome.LATER, f"HTTP {answer.status_code}"
+
+
+def _api_token(file: Path | None) -> SecretFile | None:
+    def fault(token: str) -> str:
+        return "" if token else "an empty file"
+
+    wanted = "a mounted file with a read-only key of PagerDuty's REST API"
+    return None if file is None else SecretFile(file, "alerts.pagerduty.api_token_file", PART, wanted, fault)
 
 
 def _routing_key(file: Path, name: str) -> SecretFile:
@@ -215,6 +262,7 @@ def _alert(notice: Notice, config: Config, source: str, severity: Severity) -> d
         "client": "gapwatch",
         "client_url": next((link["href"] for link in addresses if link["text"] == "Dashboard"), ""),
         "links": addresses,
+        "images": _images(notice, config, source),
         "payload": {
             **_common(notice, source),
             "severity": severity.value,
@@ -226,6 +274,12 @@ def _alert(notice: Notice, config: Config, source: str, severity: Severity) -> d
     return {name: value for name, value in body.items() if value}
 
 
+def _without_incident(body: dict[str, Any]) -> dict[str, Any]:
+    """The same as a change event, which has no key, no severity, and no class."""
+    payload = {name: body["payload"][name] for name in ("summary", "source", "timestamp", "custom_details")}
+    return {"payload": payload} | {name: body[name] for name in ("links", "images") if name in body}
+
+
 def _change(notice: Notice, config: Config, source: str) -> dict[str, Any]:
     body = {"payload": _common(notice, source), "links": _links(notice, config, source)}
     return {name: value for name, value in body.items() if value}
@@ -233,6 +287,15 @@ def _change(notice: Notice, config: Config, source: str) -> dict[str, Any]:
 
 def _links(notice: Notice, config: Config, source: str) -> list[dict[str, str]]:
     return [{"href": link.href, "text": link.text} for link in links(notice.verdict, config, source)]
+
+
+def _images(notice: Notice, config: Config, source: str) -> list[dict[str, str]]:
+    """A picture of what the incident is about; there is none of an end."""
+    if notice.kind is not NoticeKind.TRIGGER or not config.image_url:
+        return []
+    page = next((link.href for link in links(notice.verdict, config, source) if link.text == "Dashboard"), "")
+    image = {"src": filled(config.image_url, notice.verdict, source), "href": page, "alt": "retention and evidence"}
+    return [{name: value for name, value in image.items() if value}]
 
 
 def _common(notice: Notice, source: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Sink:
         if isinstance(finding, Notice):
             body = to_message(finding, self._policy.of_notice(finding), links(finding.verdict, self._config, self._pod))
             droppable = finding.kind is NoticeKind.CHANGE
-            self._sender.outbox.add(finding.dedup_key, "", body, droppable, finding.after)
+            self._sender.outbox.add(finding.dedup_key, "", body, droppable=droppable, after=finding.after)
             self._sender.wake()
 
     def flush(self) -> bool:
@@ -87,6 +87,9 @@ class _Webhook:
     def __init__(self, config: Config) -> None:
         wanted = "a mounted file with the https:// address of the webhook"
         self.secrets = {"": SecretFile(config.webhook_file, "sinks.slack.webhook_file", PART, wanted, _no_address)}
+
+    def as_of_now(self, http: httpx.Client, entry: Entry) -> Entry:  # noqa: ARG002 - a message calls nobody
+        return entry
 
     def request(self, entry: Entry, secret: str) -> tuple[str, Any]:
         return secret, entry.body

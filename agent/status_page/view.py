@@ -10,7 +10,7 @@ from shlex import quote
 
 from markupsafe import Markup
 
-from agent.alerting.notice_text import onset_words, retention_words, runbook_of
+from agent.alerting.notice_text import onset_words, retention_words, runbook_of, smallest_loss_words
 from agent.records import Flip, NoticeKind
 from agent.status_page.board import BUCKET_S, DAY_S, Accepted, Moved, Points, SentNotice, Snapshot
 from agent.status_page.plots import evidence_plot, retention_plot
@@ -197,9 +197,7 @@ def _strongest(evidence: Sequence[Evidence], verdict: Verdict) -> Evidence | Non
 
 
 def _sees(accepted: Accepted | None) -> str:
-    if accepted is None or accepted.smallest_loss is None:
-        return "not known"
-    return f"{accepted.smallest_loss:.0%} in {accepted.draws} draws"
+    return smallest_loss_words(accepted.smallest_loss, accepted.draws) if accepted else smallest_loss_words(None, 0)
 
 
 def _says(verdict: Verdict) -> str:

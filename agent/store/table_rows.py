@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
 
+from agent.alerting.policy import Policy
 from detectors.records import Evidence, Identity, Verdict
 
 Row = dict[str, Any]
@@ -35,16 +36,32 @@ class TableRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Insert:
+    """Rows of one table, sent unchanged under one deduplication token until the store has them."""
+
+    table: str
+    rows: tuple[Row, ...]
+    token: str
+
+    def halves(self) -> tuple[Insert, Insert]:
+        middle = len(self.rows) // 2
+        first, second = self.rows[:middle], self.rows[middle:]
+        return Insert(self.table, first, f"{self.token}:a"), Insert(self.table, second, f"{self.token}:b")
+
+
+@dataclass(frozen=True, slots=True)
 class Origin:
     """Which agent stores: a column or two of every row. store_text: keep production text (off unless configured)
 
     consumer_group: of Kafka, by which it reads, "" without one: two groups count the same records each for itself
+    policy: how urgent each notice is, and whose it is
     """
 
     cluster: str = ""
     pod: str = ""
     store_text: bool = False
     consumer_group: str = ""
+    policy: Policy = field(default_factory=Policy)
 
     @property
     def columns(self) -> Row:
@@ -57,6 +74,11 @@ def when(at: float) -> datetime:
     A nonsensical time of a producer must cost neither its record nor those beside it: nan is the epoch.
     """
     return datetime.fromtimestamp(0.0 if math.isnan(at) else min(max(at, FIRST), LAST), UTC)
+
+
+def plain(value: Any) -> Any:
+    """Arrays of numbers as lists, everything else as it is."""
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
 
 
 def fields_of(record: Any, names: Iterable[str]) -> Row:

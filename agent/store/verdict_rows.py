@@ -64,7 +64,8 @@ def evidence_rows(evidence: Evidence, origin: Origin) -> tuple[TableRows, ...]:
 
 
 def notice_rows(notice: Notice, origin: Origin) -> tuple[TableRows, ...]:
-    """What was sent. cause, share_of and round are the verdict's."""
+    """What was sent. cause, share_of and round are the verdict's, severity and owner the policy's."""
+    urgency = origin.policy.of_notice(notice)
     row = {
         **origin.columns,
         **subject_columns(notice.verdict),
@@ -75,6 +76,8 @@ def notice_rows(notice: Notice, origin: Origin) -> tuple[TableRows, ...]:
         "reason": notice.reason.value,
         "dedup_key": notice.dedup_key,
         "cause": notice.verdict.cause.value,
+        "severity": urgency.severity.value,
+        "owner": urgency.owner,
         "change": notice.change,
         "share_of": notice.verdict.share_of.value,
         "summary": notice.summary,

@@ -9,7 +9,7 @@ import csv
 import math
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from shutil import get_terminal_size
 from typing import Any
@@ -21,7 +21,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.alerting.notice_text import subject_words
-from detectors.records import Reason, Status, Verdict
+from detectors.records import Reason, Status, SubjectKind, Verdict
 
 # Without a terminal there is no width, and a table must still show every column.
 console = Console() if sys.stdout.isatty() else Console(width=get_terminal_size((120, 24)).columns)
@@ -116,13 +116,16 @@ def evidence_of(verdict: Verdict) -> float:
     return max(levels) if levels else math.nan
 
 
-def verdict_table(verdicts: Iterable[Verdict], title: str = "") -> Table:
-    """One row a subject: retention with its interval, strength, evidence against the threshold, verdict and cause."""
+def verdict_table(verdicts: Iterable[Verdict], title: str = "", sees: Mapping[str, str] | None = None) -> Table:
+    """One row a subject: retention with its interval, strength, evidence against the threshold, verdict and cause.
+
+    sees: adapter -> the smallest loss that would page, in words: it stands beside the verdict of a healthy one
+    """
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("subject", "retention", "95 % interval", "scale", "beyond", "evidence/page", "verdict"):
         table.add_column(heading, no_wrap=heading != "verdict")
     for verdict in verdicts:
-        table.add_row(*_cells(verdict))
+        table.add_row(*_cells(verdict, sees or {}))
     return table
 
 
@@ -151,7 +154,7 @@ def _upright(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str) 
     return table
 
 
-def _cells(verdict: Verdict) -> tuple[str, ...]:
+def _cells(verdict: Verdict, sees: Mapping[str, str]) -> tuple[str, ...]:
     colour = COLOURS[verdict.status]
     interval = verdict.retention
     beyond = f"{verdict.share_beyond:.0%}" if math.isfinite(verdict.share_beyond) else "-"
@@ -162,8 +165,14 @@ def _cells(verdict: Verdict) -> tuple[str, ...]:
         number(verdict.scale),
         beyond,
         f"{number(evidence_of(verdict), 1)} / {number(verdict.log_threshold, 1)}",
-        f"[{colour}]{verdict.status}[/{colour}]{_because(verdict)}",
+        f"[{colour}]{verdict.status}[/{colour}]{_because(verdict)}{_smallest_loss(verdict, sees)}",
     )
+
+
+def _smallest_loss(verdict: Verdict, sees: Mapping[str, str]) -> str:
+    """How small a loss the word healthy excludes, of an adapter."""
+    is_healthy = verdict.status is Status.HEALTHY and verdict.subject_kind is SubjectKind.ADAPTER
+    return f"; pages for {sees[verdict.subject]}" if is_healthy and verdict.subject in sees else ""
 
 
 def _because(verdict: Verdict) -> str:

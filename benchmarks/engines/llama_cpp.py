@@ -1,8 +1,9 @@
 """The real server of llama.cpp with an adapter whose scale is set wrongly: the ticket router, or a random one.
 
 Which is which: benchmarks/engines/real_llama.py; a quick run measures the random one. The engine is asked all canaries
-once at each scale; then rounds by the default settings are drawn from these answers, and each case is another draw.
-Canaries that a round has written besides are answered once too, when a round first wants them.
+once at each scale, and the base, whose requests name scale 0 whatever is set, at one of them. Rounds by the default
+settings are then drawn from these answers, and each case is another draw. Canaries that a round has written besides are
+answered once too, when a round first wants them.
 """
 
 from __future__ import annotations
@@ -24,20 +25,22 @@ from probes.serving.engine import Address
 
 SEED = 7
 CASES, HEALTHY_ROUNDS = 50, 2
-AS_SET = "scale 1"
+AS_STARTED = "as started"
+SCALES = {AS_STARTED: 1.0, "scale 0": 0.0, "scale 0.5": 0.5}
 
 
 def measure(quick: bool) -> list[Figure]:
     """Shares of the cases in which a scale of 0 pages in the first round, and one of .5 within two."""
     engine = Recorded()
     with random_adapter() if quick else ticket_router() as served, ExitStack() as opened:
-        for scale in (1.0, 0.0, 0.5):
+        for name, scale in SCALES.items():
             url = opened.enter_context(served.server())
             httpx.post(f"{url}/lora-adapters", json=[{"id": 0, "scale": scale}]).raise_for_status()
-            record(engine, f"scale {scale:g}", served, url)
+            record(engine, name, served, url, base_as="" if name == AS_STARTED else AS_STARTED)
         cases = range(CASES)
         lost = [_rounds_until_page(engine, served, "scale 0", number, Cause.ADAPTER_NOT_APPLIED) for number in cases]
         half = [_rounds_until_page(engine, served, "scale 0.5", number, Cause.WRONG_STRENGTH) for number in cases]
+        engine.save()
     of, n = f"llama.cpp, {served.name}, of {len(lost)} draws", len(lost)
     return [
         share(f"{of}: scale 0 found and named in the first round", sum(r == 1 and ok for r, ok, _ in lost), n, 100),
@@ -47,14 +50,17 @@ def measure(quick: bool) -> list[Figure]:
     ]
 
 
-def record(engine: Recorded, name: str, served: Served, url: str) -> None:
-    """What rounds in this configuration score."""
-    engine.add(name, connect(Address(url)))
+def record(engine: Recorded, name: str, served: Served, url: str, base_as: str = "") -> None:
+    """What rounds in this configuration score. base_as: a configuration in which the base was asked the same"""
+    engine.add(name, connect(Address(url)), served.answers_file(name))
+    if base_as:
+        engine.borrow(base_as, served.config.models[0].name)
     watch, adapter = watch_of(engine, served.config, 0), served.adapter_name
     golden = watch.goldens[adapter]
     assert isinstance(golden, Golden), golden
     replays = [replay for canary in golden.canaries for replay in replay_pair(canary, adapter).replays]
     ask_all(watch.runner, replays, lambda: False)
+    engine.save()
     console.print(f"  recorded: {name}")
 
 
@@ -69,7 +75,7 @@ def _rounds_until_page(
     engine: Recorded, served: Served, fault: str, number: int, cause: Cause
 ) -> tuple[int, bool, float]:
     """Rounds after which it pages (99 for never), whether it is named then, and the strength that is read."""
-    engine.configuration = AS_SET
+    engine.configuration = AS_STARTED
     watch, adapter = watch_of(engine, served.config, 100 * number), served.adapter_name
     for _ in range(HEALTHY_ROUNDS):
         verdict = watch.judged()[adapter]

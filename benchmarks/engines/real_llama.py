@@ -6,11 +6,13 @@ random two-layer Llama is accepted by ``gapwatch enrol`` through the engine; its
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 from agent.config import Config
@@ -38,6 +40,13 @@ class Served:
     @property
     def adapter_name(self) -> str:
         return self.config.models[0].adapters[0].name
+
+    def answers_file(self, configuration: str) -> Path:
+        """Where what was answered in this configuration is kept, by all that it depends on but the engine's options."""
+        folder = cache_dir() / "engines"
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = (self.base.stat().st_size, self.adapter.read_bytes(), version("xllamacpp"), configuration)
+        return folder / f"{hashlib.blake2b(repr(facts).encode(), digest_size=12).hexdigest()}.pickle"
 
     def server(self, options: Sequence[str] = ()) -> AbstractContextManager[str]:
         """Its address, while the block runs."""

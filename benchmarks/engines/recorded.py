@@ -1,9 +1,15 @@
-"""An engine of which each question is asked once and its answer kept, by the configuration that it was asked in."""
+"""An engine of which each question is asked once and its answer kept, by the configuration that it was asked in.
+
+Answers of a real engine take minutes of a CPU: they lie in a file for each configuration, so that a run which was ended
+goes on where it was.
+"""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,6 +29,9 @@ from probes.serving.engine import (
 )
 
 T = TypeVar("T")
+Key = tuple[Any, ...]
+SAVED_EVERY = 16
+ASKING = ("score", "generate")
 
 
 class Recorded:
@@ -31,28 +40,42 @@ class Recorded:
     def __init__(self) -> None:
         self.configuration = ""
         self._engines: dict[str, Engine] = {}
-        self._answers: dict[tuple[str, Any], object] = {}
+        self._answers: dict[str, dict[Key, object]] = {}
+        self._files: dict[str, Path] = {}
 
-    def add(self, configuration: str, engine: Engine) -> None:
-        """engine: answers what was not asked in this configuration yet, for as long as it is asked"""
-        self.configuration, self._engines[configuration] = configuration, engine
+    def add(self, configuration: str, engine: Engine, file: Path) -> None:
+        """engine: answers what was not asked in this configuration yet; file: of its answers, which may be there"""
+        self.configuration, self._engines[configuration], self._files[configuration] = configuration, engine, file
+        self._answers[configuration] = pickle.loads(file.read_bytes()) if file.exists() else {}
 
-    def apart(self) -> float:
+    def borrow(self, other: str, model: str) -> None:
+        """What this model answered in the other configuration holds in this one, as nothing in it is another."""
+        own, others = self._answers[self.configuration], self._answers[other]
+        own |= {key: answer for key, answer in others.items() if key[0] in ASKING and key[1][0].model == model}
+
+    def apart(self, one: str, other: str) -> float:
         """The largest distance between what two configurations say of one token that both scored, in nats."""
-        scored: dict[Hashable, list[Floats]] = {}
-        for (_, key), answer in self._answers.items():
-            if isinstance(answer, Answered) and key[0] == "score":
-                scored.setdefault(key, []).append(answer.listed.of_tokens)
-        return max((float(np.ptp(np.stack(same), axis=0).max()) for same in scored.values()), default=0.0)
+        both = self._scored(one).keys() & self._scored(other).keys()
+        pairs = [(self._scored(one)[key], self._scored(other)[key]) for key in both]
+        return max((float(np.abs(first - second).max()) for first, second in pairs), default=0.0)
+
+    def save(self) -> None:
+        for configuration, file in self._files.items():
+            file.with_suffix(".new").write_bytes(pickle.dumps(self._answers[configuration]))
+            file.with_suffix(".new").rename(file)
+
+    def _scored(self, configuration: str) -> dict[Key, Floats]:
+        answers = self._answers[configuration].items()
+        return {key: own.listed.of_tokens for key, own in answers if key[0] == "score" and isinstance(own, Answered)}
 
     def capabilities(self) -> Capabilities:
-        return self._once("capabilities", lambda engine: engine.capabilities())
+        return self._once(("capabilities",), lambda engine: engine.capabilities())
 
     def models(self) -> tuple[ServedModel, ...]:
-        return self._once("models", lambda engine: engine.models())
+        return self._once(("models",), lambda engine: engine.models())
 
     def identity(self) -> EngineIdentity:
-        return self._once("identity", lambda engine: engine.identity())
+        return self._once(("identity",), lambda engine: engine.identity())
 
     def load(self) -> Load:
         return Load()
@@ -79,11 +102,13 @@ class Recorded:
     def close(self) -> None:
         """The engine's own connection stays with whoever opened it."""
 
-    def _once(self, key: Hashable, ask: Callable[[Engine], T]) -> T:
-        whole = (self.configuration, key)
-        if whole not in self._answers:
-            self._answers[whole] = ask(self._engines[self.configuration])
-        answer: T = self._answers[whole]  # type: ignore[assignment]
+    def _once(self, key: Key, ask: Callable[[Engine], T]) -> T:
+        answers = self._answers[self.configuration]
+        if key not in answers:
+            answers[key] = ask(self._engines[self.configuration])
+            if len(answers) % SAVED_EVERY == 0:
+                self.save()
+        answer: T = answers[key]  # type: ignore[assignment]
         return answer
 
 

@@ -27,11 +27,15 @@ latest AS (
         LEFT JOIN watched AS w ON v.cluster = w.cluster AND v.pod = w.pod
     GROUP BY cluster, subject_kind, subject, base
     HAVING last_judged > now() - toIntervalHour({hours:UInt32})
-)
+),
+records AS (SELECT cluster, adapter, argMax(g.smallest_loss, g.accepted_at) AS smallest_loss FROM goldens AS g FINAL GROUP BY cluster, adapter)
 SELECT
-    cluster, subject_kind, subject, base, if(verdict.5 != '', 'tolerated_change', verdict.2) AS what, verdict.3 AS scale,
-    verdict.4 AS base_shift, last_judged, verdict.6 AS explanation, verdict.7 AS action
-FROM latest
+    l.cluster AS cluster, l.subject_kind AS subject_kind, l.subject AS subject, l.base AS base, if(verdict.5 != '', 'tolerated_change', verdict.2) AS what, verdict.3 AS scale,
+    verdict.4 AS base_shift,
+    -- The smallest loss of strength that would page; NULL where it is not known.
+    if(l.subject_kind = 'adapter' AND g.adapter != '' AND isFinite(g.smallest_loss), g.smallest_loss, NULL) AS smallest_loss,
+    last_judged, verdict.6 AS explanation, verdict.7 AS action
+FROM latest AS l LEFT JOIN records AS g ON l.cluster = g.cluster AND l.subject = g.adapter
 WHERE verdict.1 = 'healthy' AND verdict.8 = ''
     AND (verdict.5 != '' OR verdict.2 IN ('base_moved', 'tokenizer_changed', 'template_changed', 'adapter_moved', 'engine_moved'))
 ORDER BY subject_kind = 'base' DESC, subject

@@ -6,7 +6,7 @@
 SELECT
     opened_at, ended_at, dateDiff('minute', opened_at, coalesce(ended_at, now64(3))) AS minutes, subject_kind, subject, base,
     -- degraded, or cannot_tell: nobody could judge it.
-    opened_by AS kind, cause, ended_by, toBool(reopened) AS reopened, notices, pods, cluster, summary, dedup_key
+    opened_by AS kind, cause, severity, owner, ended_by, toBool(reopened) AS reopened, notices, pods, cluster, summary, dedup_key
 FROM incidents(subject = {subject:String}, cluster = {cluster:String})
 WHERE ended_at IS NULL OR ended_at > now() - toIntervalDay({days:UInt32})
 ORDER BY ended_at IS NULL DESC, opened_at DESC

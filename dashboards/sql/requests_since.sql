@@ -5,11 +5,17 @@
 WITH
     (SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up WHERE name = 'requests_hourly') AS rolled_up_since,
     toStartOfHour(now('UTC')) - INTERVAL 1 DAY AS last_day,
+-- Looked for first: few subjects ever alarmed, and of the others nothing has to be worked out.
+ever_alarmed AS (
+    SELECT DISTINCT cluster, subject_kind, subject FROM verdicts
+    WHERE reason = 'alarm' AND ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+),
 onsets AS (
     SELECT
         cluster, subject_kind, subject, minIf(onset, concerned) AS began, max(bad_at) AS last_bad,
         arrayDistinct(groupArrayArrayIf(alarm.5, concerned)) AS concerns, maxIf(is_open, speaks) AS still_open
     FROM incident_pods(subject = {subject:String}, cluster = {cluster:String})
+    WHERE (cluster, subject_kind, subject) IN ever_alarmed
     GROUP BY cluster, subject_kind, subject
     HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR still_open)
 ),
@@ -22,7 +28,7 @@ ends AS (
             cluster, subject_kind, subject, status, at,
             least(leadInFrame(at, 1, at + INTERVAL 1 HOUR) OVER w, at + INTERVAL 1 HOUR) AS holds_until
         FROM verdicts
-        WHERE (cluster, subject_kind, subject) IN (SELECT cluster, subject_kind, subject FROM onsets)
+        WHERE (cluster, subject_kind, subject) IN ever_alarmed
         WINDOW w AS (
             PARTITION BY cluster, subject_kind, subject, pod ORDER BY at
             ROWS BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
@@ -46,19 +52,19 @@ adapters AS (
 -- Worked out once: a WITH table is computed at each place that names it, a value once.
 (SELECT groupArray(tuple(cluster, adapter, onset, toDateTime(until, 'UTC'))) FROM adapters) AS spans,
 (SELECT arrayMin(span -> toStartOfMinute(span.3), spans)) AS first_minute,
-(SELECT arrayMap(span -> (toString(span.1), toString(span.2)), spans)) AS concerned_names,
+concerned AS (SELECT arrayJoin(spans) AS span, span.1 AS cluster, span.2 AS adapter),
 -- Counts are by the minute, the onset's own minute included. Those of the last day are read from their table, with FINAL: an
 -- offset range that was inserted twice must count once. What is older comes from the roll-up by hours, where the token of the
 -- insert alone sees to that; and from the table again where it is older than the roll-up (rolled_up).
 minutes AS (
     SELECT cluster, adapter, pod, topic, partition, minute, consumer_group, n
     FROM request_counts FINAL
-    WHERE has(concerned_names, (toString(cluster), toString(adapter))) AND minute >= first_minute
+    WHERE (cluster, adapter) IN (SELECT cluster, adapter FROM concerned) AND minute >= first_minute
         AND (minute < rolled_up_since OR minute >= last_day)
     UNION ALL
     SELECT cluster, adapter, pod, topic, partition, hour + toIntervalMinute(minute_of_hour) AS minute, consumer_group, n
     FROM requests_hourly ARRAY JOIN mapKeys(by_minute) AS minute_of_hour, mapValues(by_minute) AS n
-    WHERE has(concerned_names, (toString(cluster), toString(adapter))) AND hour >= toStartOfHour(first_minute)
+    WHERE (cluster, adapter) IN (SELECT cluster, adapter FROM concerned) AND hour >= toStartOfHour(first_minute)
         AND hour >= rolled_up_since AND hour < last_day
 ),
 -- A consumer group counts what it reads for itself, so a request that two groups read is in the counts of both: of each
@@ -70,7 +76,7 @@ counts AS (
         SELECT
             m.cluster AS cluster, m.adapter AS adapter, m.pod AS pod, s.span.3 AS onset, m.topic AS topic,
             m.partition AS partition, m.minute AS minute, m.consumer_group AS consumer_group, sum(m.n) AS of_group
-        FROM minutes AS m INNER JOIN (SELECT arrayJoin(spans) AS span, span.1 AS cluster, span.2 AS adapter) AS s
+        FROM minutes AS m INNER JOIN concerned AS s
             ON m.cluster = s.cluster AND m.adapter = s.adapter
         WHERE m.minute >= toStartOfMinute(s.span.3) AND m.minute <= s.span.4
         GROUP BY cluster, adapter, pod, onset, topic, partition, minute, consumer_group

@@ -2,23 +2,35 @@
 -- Ask it for the begin of an incident, and for the hashes to roll back to.
 -- subject = '': adapter or base, degraded now or not; all that are degraded now when empty
 -- cluster = '': one cluster, or all when empty
-WITH alarms AS (
+WITH
+-- Looked for first: few subjects ever alarmed, and of the others nothing has to be worked out.
+ever_alarmed AS (
+    SELECT DISTINCT cluster, subject_kind, subject FROM verdicts
+    WHERE reason = 'alarm' AND ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+),
+alarms AS (
     SELECT
         cluster, subject_kind, subject, minIf(alarm_at, concerned) AS first_alarm, argMinIf(alarm, alarm_at, concerned) AS told,
         argMinIf(tuple(alarm.1, alarm.2), onset, concerned) AS began, argMaxIf(last_cause, bad_at, concerned) AS cause,
         argMaxIf(latest, tuple(indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest), judged), speaks) AS status_now
     FROM incident_pods(subject = {subject:String}, cluster = {cluster:String})
+    WHERE (cluster, subject_kind, subject) IN ever_alarmed
     GROUP BY cluster, subject_kind, subject
     HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR maxIf(is_open, speaks))
+),
+-- Worked out once: a WITH table is computed at each place that names it, a value once.
+(SELECT groupArray(tuple(cluster, subject_kind, subject, first_alarm)) FROM alarms) AS first_alarms,
+firsts AS (
+    SELECT arrayJoin(first_alarms) AS a, a.1 AS cluster, a.2 AS subject_kind, a.3 AS subject, a.4 AS first_alarm
 ),
 healthy AS (
     SELECT
         v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, max(v.at) AS last_healthy,
         argMax(v.round, v.at) AS healthy_round, argMax(v.live_base, v.at) AS healthy_base,
         argMax(v.live_adapter, v.at) AS healthy_adapter
-    FROM verdicts AS v INNER JOIN alarms AS a
+    FROM verdicts AS v INNER JOIN firsts AS a
         ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
-    WHERE v.status = 'healthy' AND v.at < a.first_alarm
+    WHERE (v.cluster, v.subject_kind, v.subject) IN ever_alarmed AND v.status = 'healthy' AND v.at < a.first_alarm
     GROUP BY cluster, subject_kind, subject
 ),
 -- Between which times the fault began, with 95 % confidence, by the first alarm; NULL where that does not say.
@@ -26,7 +38,7 @@ dated AS (
     SELECT
         v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject,
         any(v.onset_earliest) AS earliest, any(v.onset_latest) AS latest
-    FROM verdicts AS v INNER JOIN alarms AS a
+    FROM verdicts AS v INNER JOIN firsts AS a
         ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
     WHERE v.reason = 'alarm' AND v.at = a.first_alarm
     GROUP BY cluster, subject_kind, subject

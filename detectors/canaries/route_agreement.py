@@ -121,6 +121,49 @@ def route_agreement(
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class WrittenAndAccepted:
+    """One canary's greedy tokens, as far as they are those of its record.
+
+    written: (G, T) natural-log probabilities as the engine wrote them, G >= 1 repeats; T is 0 where the first token is
+    another one; accepted: (T,) those of the record; effect: as of TokenAnswers
+    floor: distance from the record that is noise, as measured when it was made
+    """
+
+    written: Floats
+    accepted: Floats
+    effect: float
+    floor: float = 0.0
+
+
+def writes_otherwise(answers: Sequence[WrittenAndAccepted], tolerance: float, share: float = 0.05) -> bool:
+    """Is what an engine writes not what was accepted? Asked where no route shows it: then the record is the reference.
+
+    tolerance: allowed share of the adapter's effect, as for scores; share: of the pool that may differ
+
+    A canary differs where its mean over the repeats is further from the record than the tolerance, the record's own
+    noise, and half of the effect or the largest distance of two repeats where that is less; and where its first token
+    is another one.
+
+    Null hypothesis: at most ``share`` of the pool differs. Guarantee: True has chance ``LEVEL`` at most, as of
+    ``route_agreement``. It pages nobody: it lets the scored answers be measured against the record, and these have to
+    be beyond tolerance by themselves. What breaks it: canaries that were chosen and not drawn; near-ties at the first
+    token of more than that share.
+    Source: docs/mathematics.md#probe-validity.
+    """
+    needed = fewest_beyond(len(answers), share)
+    return needed is not None and sum(_differs(answer, tolerance) for answer in answers) >= needed
+
+
+def _differs(answer: WrittenAndAccepted, tolerance: float) -> bool:
+    if not answer.written.shape[1]:
+        return True
+    repeats = [root_mean_square(first, second) for first, second in combinations(answer.written, 2)]
+    noise = min(max(repeats, default=0.0), LEAST_LOSS * answer.effect) + answer.floor
+    allowed = noise + tolerance * answer.effect
+    return root_mean_square(_mean(answer.written), answer.accepted) > allowed
+
+
 def fewest_beyond(canaries: int, share: float) -> int | None:
     """The smallest k with P(Bin(canaries, share) >= k) <= ``LEVEL``; None where there is none."""
     return next((k for k in range(1, canaries + 1) if bdtrc(k - 1, canaries, share) <= LEVEL), None)

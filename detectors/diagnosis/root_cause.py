@@ -16,7 +16,7 @@ names. Input drift is not visible to canaries; the traffic detectors report it.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -52,7 +52,18 @@ from detectors.diagnosis.signature_matching import (
     matching_signatures,
     signature_fits,
 )
-from detectors.records import THE_BASE, BaseRound, CanarySplit, Cause, FaultKind, Identity, Measurement, Mode, Round
+from detectors.records import (
+    THE_BASE,
+    THE_FILES,
+    BaseRound,
+    CanarySplit,
+    Cause,
+    FaultKind,
+    Identity,
+    Measurement,
+    Mode,
+    Round,
+)
 
 # Retention and gap that count as nothing left: .020 and .031 were measured on a base that had lost its adapter.
 NOTHING_LEFT = 0.05
@@ -178,7 +189,8 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
         # By the weights themselves: rounding errors of two recipes have no direction in common.
         cause = Cause.QUANTISED_BASE if round.identity.base_quantised and not merged else Cause.BASE_SWAPPED
         return replace(blank, cause=cause, missing_block=block, merged_adapter=merged)
-    return replace(blank, cause=Cause.ADAPTER_REPLACED) if round.identity.adapter_moved else blank
+    replaced = round.identity.adapter_moved or round.identity.source_moved
+    return replace(blank, cause=Cause.ADAPTER_REPLACED) if replaced else blank
 
 
 def _may_be_named(
@@ -244,8 +256,11 @@ def _match(fits: Sequence[SignatureFit]) -> MatchedFault:
 
 
 def _of_replicas(round: Round, groups: ReplicaGroups, of_bad: Diagnosis) -> Diagnosis:
+    """Whose answers they are goes before where they come from: another tenant's, from one engine, are its own fault."""
     total = len(groups.good) + len(groups.bad)
     replicas = FaultyReplicas(len(groups.bad), total, groups.pods, of_bad)
+    if of_bad.cause is Cause.WRONG_ADAPTER and round.answered_by not in ("", THE_FILES):
+        return replace(of_bad, replicas=replicas)
     return Diagnosis(Cause.ONE_REPLICA, round.adapter, round.identity, replicas=replicas)
 
 
@@ -285,12 +300,28 @@ def _of_modes(round: Round, tolerances: Tolerances) -> Diagnosis | None:
         return None
     if mode is Mode.WARM:
         return _of_cache(round, in_mode, tolerances)
+    if mode is Mode.WRITTEN and (groups := _of_some_requests(cells, tolerances)):
+        return _of_replicas(round, groups, _of_one_endpoint(replace(round, measurements=groups.bad), tolerances))
     return Diagnosis(
         Cause.SERVING_PATH,
         round.adapter,
         round.identity,
         mode=ModeGap(mode, apart, len(in_mode), float(np.mean([m.mode_shift for m in in_mode]))),
     )
+
+
+def _of_some_requests(cells: Sequence[Measurement], tolerances: Tolerances) -> ReplicaGroups | None:
+    """The answers as accepted and the others, where most canaries with one that is apart have one that is not, and no
+    mode makes the difference: then it is not the writing that is at fault but some of the requests."""
+    by_canary: dict[str, list[bool]] = defaultdict(list)
+    for m in cells:
+        by_canary[m.comparison.reference.canary].append(is_apart(m, tolerances))
+    apart = [answers for answers in by_canary.values() if any(answers)]
+    if 2 * sum(map(all, apart)) >= len(apart):
+        return None
+    bad = tuple(m for m in cells if is_apart(m, tolerances))
+    good = tuple(m for m in cells if not is_apart(m, tolerances))
+    return ReplicaGroups(good, bad)
 
 
 def _of_cache(round: Round, warmed: Sequence[Measurement], tolerances: Tolerances) -> Diagnosis:

@@ -112,6 +112,8 @@ def canary_variant(diagnosis: Diagnosis) -> str:
             return diagnosis.mode.mode.value if diagnosis.mode else ""
         case Cause.ONE_REPLICA:
             return "by pod" if diagnosis.replicas and diagnosis.replicas.pods else "by canaries"
+        case Cause.ADAPTER_REPLACED:
+            return "" if diagnosis.identity.adapter_moved else "by its source"
         case _:
             return _variant_of_match(diagnosis, diagnosis.match) if diagnosis.match else ""
 
@@ -132,6 +134,8 @@ def response_variant(diagnosis: ResponseDiagnosis) -> str:
 
 def beside_the_cause(diagnosis: Diagnosis) -> Iterator[str]:
     """Which of BESIDE_THE_CAUSE belong to the text of the cause itself."""
+    if diagnosis.replicas and diagnosis.cause is not Cause.ONE_REPLICA:
+        yield "some requests only"
     if diagnosis.missing_block:
         yield "a block looks missing"
     if diagnosis.cache and diagnosis.cache.previous:
@@ -236,6 +240,8 @@ def canary_values(diagnosis: Diagnosis) -> dict[str, Any]:
     if diagnosis.identity.adapter_moved:
         was, now = diagnosis.identity.golden_adapter, diagnosis.identity.live_adapter
         values |= {"adapter_was": short(was), "adapter_is": short(now)}
+    if diagnosis.identity.source_moved:
+        values |= {"source_was": diagnosis.identity.golden_source, "source_is": diagnosis.identity.live_source}
     if diagnosis.cache:
         cache = diagnosis.cache
         values |= {"cold": cache.cold, "warm": cache.warm, "previous": cache.previous}

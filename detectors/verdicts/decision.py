@@ -108,6 +108,7 @@ def decide(
         draws=ends_by,
         scores=draws,
         mode=mode,
+        in_modes=modes,
     )
     step = advance(incident, result, rules)
     if step.shows_cause:

@@ -11,10 +11,11 @@ saved state hold ``to_json`` of earlier versions, so a key that is renamed here 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.errors import Refused
@@ -26,6 +27,8 @@ from detectors.verdicts.recovery import DrawCounts, Recovery, least_fault
 GOOD_ROUNDS, SILENT_ROUNDS = 2, 3
 # Most good rounds that reopenings can ask for; seconds after an end in which another alarm is a reopening.
 MOST_GOOD_ROUNDS, REOPENED_WITHIN_S = 64, 24 * 3600.0
+# Rounds whose draws in modes are remembered, some 3 KB of saved state.
+KEPT_IN_MODES = 32
 # Causes that a diagnosis names before it reads a signature: of an adapter of which nothing is left, and of its prompts.
 WITHOUT_SIGNATURES = (Cause.ADAPTER_NOT_APPLIED, Cause.BASE_SWAPPED_AND_ADAPTER_LOST, Cause.TEMPLATE_CHANGED)
 
@@ -94,6 +97,7 @@ class RoundResult:
     scores: how many of the scores that the evidence is made of are 1; None where it is made of others than 0 and 1,
     and then no interval of the onset is reported
     mode: in which alone an engine answers otherwise, where that is what an alarm is about; the scores are not its
+    in_modes: the round's draws of each mode that may decide
     """
 
     at: float
@@ -106,6 +110,14 @@ class RoundResult:
     draws: DrawCounts | None = None
     scores: DrawCounts | None = None
     mode: Mode | None = None
+    in_modes: Mapping[Mode, DrawCounts] = field(default_factory=dict)
+
+
+class RoundInModes(NamedTuple):
+    """One measured round: its draws of each mode. at: seconds since the epoch"""
+
+    at: float
+    draws: Mapping[Mode, DrawCounts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +134,7 @@ class Incident:
     recent: the latest measured rounds since the last incident, while none is open
     onset_interval: between which rounds the fault began, by those; None where they do not date it
     mode: in which alone the engine answers otherwise; None where the fault is in the scored answers themselves
+    recent_in_modes: the latest rounds that were had in modes, as ``recent``
     """
 
     open: bool = False
@@ -142,6 +155,7 @@ class Incident:
     recent: tuple[ScoredRound, ...] = ()
     onset_interval: OnsetInterval | None = None
     mode: Mode | None = None
+    recent_in_modes: tuple[RoundInModes, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         recovery = None if self.recovery is None else self.recovery.to_json()
@@ -153,6 +167,7 @@ class Incident:
             "recent": [list(round) for round in self.recent],
             "onset_interval": interval,
             "mode": None if self.mode is None else self.mode.value,
+            "recent_in_modes": [_mode_rows(round) for round in self.recent_in_modes],
         }
 
     @classmethod
@@ -161,7 +176,7 @@ class Incident:
         neither reopenings nor evidence of recovery, which then starts with the next round, nor any rounds."""
         # Rounds that were good in a row had none between them that showed the fault.
         stored = {"good_since_fault": stored.get("good_in_a_row", 0) if stored.get("open") else 0, **stored}
-        known = {field.name: stored[field.name] for field in fields(cls) if field.name in stored}
+        known = {f.name: stored[f.name] for f in fields(cls) if f.name in stored}
         mode = stored.get("mode")
         silent = stored.get("silent_in_a_row", stored.get("blocked_in_a_row", 0))
         recovery = None if stored.get("recovery") is None else Recovery.from_json(stored["recovery"])
@@ -175,6 +190,7 @@ class Incident:
                 "recent": tuple(map(ScoredRound._make, stored.get("recent", ()))),
                 "onset_interval": interval,
                 "mode": None if mode is None else Mode(mode),
+                "recent_in_modes": tuple(map(_from_mode_rows, stored.get("recent_in_modes", ()))),
             }
         )
 
@@ -312,7 +328,9 @@ def _recovered_so_far(before: Recovery | None, draws: DrawCounts | None) -> Reco
 
 
 def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[Reason, Incident]:
-    after = replace(after, recent=_with_scores(after.recent, result))
+    after = replace(
+        after, recent=_with_scores(after.recent, result), recent_in_modes=_with_modes(after.recent_in_modes, result)
+    )
     if result.log_e >= rules.log_threshold:
         opened = replace(
             after,
@@ -322,8 +340,9 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
             good_since_fault=0,
             onset_estimate=result.onset_at,
             recent=(),
+            recent_in_modes=(),
             onset_interval=None if result.mode else _began_between(after.recent),
-            recovery=None if result.draws is None else Recovery.since(result.draws),
+            recovery=None if result.draws is None else Recovery.since(_draws_of_fault(after, result, result.draws)),
             reopenings=_reopenings(after, result.at),
             mode=result.mode,
         )
@@ -341,6 +360,29 @@ def _with_scores(recent: tuple[ScoredRound, ...], result: RoundResult) -> tuple[
     if scores is None:
         return recent
     return with_round(recent, ScoredRound(result.at, scores.drawn, scores.beyond, scores.tolerated))
+
+
+def _with_modes(recent: tuple[RoundInModes, ...], result: RoundResult) -> tuple[RoundInModes, ...]:
+    return (*recent, RoundInModes(result.at, result.in_modes))[-KEPT_IN_MODES:] if result.in_modes else recent
+
+
+def _draws_of_fault(incident: Incident, result: RoundResult, in_round: DrawCounts) -> DrawCounts:
+    """What the share beyond at the alarm is read from: of a mode all its draws since the onset. A round has few of
+    them, and those of the alarm are more often apart than the fault makes them, because they are what alarmed."""
+    since = -math.inf if result.onset_at is None else result.onset_at
+    rounds = [round.draws for round in incident.recent_in_modes if since <= round.at]
+    draws = [own for round in rounds for mode, own in round.items() if mode is result.mode]
+    comparable = [own for own in draws if own.tolerated == in_round.tolerated]
+    drawn, beyond = (sum(getattr(own, name) for own in comparable) for name in ("drawn", "beyond"))
+    return DrawCounts(drawn, beyond, in_round.tolerated) if drawn else in_round
+
+
+def _mode_rows(round: RoundInModes) -> list[Any]:
+    return [round.at, {mode.value: [own.drawn, own.beyond, own.tolerated] for mode, own in round.draws.items()}]
+
+
+def _from_mode_rows(stored: Sequence[Any]) -> RoundInModes:
+    return RoundInModes(stored[0], {Mode(mode): DrawCounts(*own) for mode, own in stored[1].items()})
 
 
 def _began_between(recent: tuple[ScoredRound, ...]) -> OnsetInterval | None:

@@ -6,6 +6,7 @@ the guarantee rests on it (docs/mathematics.md#served-modes).
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,12 +18,15 @@ from detectors.canaries.mode_gap import FACTORS, beginning, measured_in_modes
 from detectors.on_call_text import MODES
 from detectors.records import Comparison, Ints, Measurement, Mode, Summary
 from probes.canaries.replay_pairs import ReplayPair
+from probes.canaries.schedule import RoundPlan
 from probes.errors import EngineAway, Unreplayable
+from probes.golden.record import Golden
 from probes.runner import AnswersInModes, Stop
 from probes.serving.engine import Listed
 from probes.serving.listed_summary import summary_of
 
-# Draws of a round that are had in other modes, and after an event: a page of 21.5 nats takes 8 that are all apart.
+# Draws of a round that are had in other modes, and after an event or a round with one that was apart: a page of 21.5
+# nats takes 8 that are all apart.
 DRAWS, DRAWS_AT_EVENT = 4, 12
 # Tokens of the largest block by which engines keep prefixes: only a longer prompt leaves a whole one behind.
 LONGEST_BLOCK = 128
@@ -50,9 +54,31 @@ def two_cells(modes: Sequence[Mode], number: int) -> tuple[Cell, Cell]:
     return chosen, tuple(mode for mode in factors if mode not in chosen)
 
 
-def drawn_for_cells(picks: Sequence[str], has_news: bool) -> dict[str, int]:
-    """Canary -> how often it is among the first draws. has_news: of the engine, which then answers more of them"""
-    return dict(Counter(picks[: DRAWS_AT_EVENT if has_news else DRAWS]))
+def drawn_for_cells(golden: Golden, plan: RoundPlan, budget: int | None, whole: bool) -> dict[str, int]:
+    """Canary -> how often it is among the first draws, as many of them as the round's budget holds, at least one.
+
+    budget: scored positions of the round, None for as many as are wanted, after an event; whole: wanted are as many
+    draws as a page takes, since an event was noticed, or an answer of the round before was apart
+
+    What the budget holds is what the scored canaries of such rounds leave of it on average, which no draw decides; and
+    whether one more draw is had depends on how long those before it are and not on its own length, so that each is as
+    random as any draw. Each is written twice.
+    """
+    left = math.inf if budget is None else budget - mean_scored(golden, plan)
+    had: list[str] = []
+    for name in plan.picks[: DRAWS_AT_EVENT if whole else DRAWS]:
+        had.append(name)
+        left -= 2 * len(golden.canary(name).forced)
+        if left <= 0:
+            break
+    return dict(Counter(had))
+
+
+def mean_scored(golden: Golden, plan: RoundPlan) -> float:
+    """Scored positions of rounds with as many draws and held-out canaries, the mean over which these are."""
+    pool, held_out = ([len(canary.forced) for canary in half] for half in (golden.pool, golden.held_out))
+    drawn = 1 - (1 - 1 / len(pool)) ** len(plan.picks)
+    return drawn * sum(pool) + len(plan.held_out) / max(len(held_out), 1) * sum(held_out)
 
 
 def answers_in_modes(

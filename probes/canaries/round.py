@@ -12,6 +12,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from detectors.canaries.base_answerer import base_answerer
+from detectors.canaries.mode_gap import is_apart
 from detectors.canaries.retention import measure, prepare
 from detectors.canaries.tolerance import beyond_tolerance
 from detectors.records import THE_FILES, BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
@@ -177,7 +178,10 @@ def _part(
     )
     rerendered = [f"{len(raw)} of {len(counts)} prompts render to other token ids than accepted"] if raw else []
     facts = (*runner.facts(adapter), *changes, *rerendered, *noticed)
-    in_modes = drawn_for_cells(drawn.picks, runner.has_news()) if isinstance(runner, AnswersInModes) else {}
+    in_modes: Mapping[str, int] = {}
+    if isinstance(runner, AnswersInModes):
+        whole, closer = runner.has_news(), runner.suspects(adapter)
+        in_modes = drawn_for_cells(golden, drawn, None if whole else scheduled.budget, whole or closer)
     return _Part(golden, pairs, raw, identity_of(golden, runner), facts, answered_by, in_modes)
 
 
@@ -230,6 +234,8 @@ def _with_cells(
         pairs = [pair for pair, _ in part.pairs]
         cells = answers_in_modes(runner, pairs, scored, part.in_modes, when.number, stop)
         rounds[adapter] = replace(round, cells=tuple(cells.measurements), facts=(*round.facts, *cells.facts))
+        if cells.measurements:
+            runner.suspect(adapter, any(is_apart(m, part.golden.tolerances) for m in cells.measurements))
         tokens += cells.tokens
     return rounds, tokens
 

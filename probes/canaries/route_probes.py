@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,7 +31,9 @@ def _probe(canary: GoldenCanary, is_offline: bool) -> Probe:
     reference = canary.reference
     a, b = (of_tokens(reference, canary.forced, side) for side in ("golden_adapter", "golden_base"))
     offline = a if is_offline else np.zeros(0, np.float32)
-    return Probe(canary.prompt, root_mean_square(a, b), canary.forced, offline)
+    effect, noise = root_mean_square(a, b), reference.noise
+    floor = effect * math.hypot(noise.scale, noise.distortion)
+    return Probe(canary.prompt, effect, canary.forced, a, floor, offline)
 
 
 def of_tokens(reference: Reference, forced: Sequence[int], side: str) -> Floats:

@@ -115,6 +115,7 @@ class Runner:
         self._events: tuple[str, ...] = ()
         # Stands until the refresh after answers in modes: the round that they were news for was had then.
         self._has_news, self._news_was_used = False, False
+        self._suspects: set[str] = set()
         # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
         self._of_strangers: tuple[str, ...] | None = None
 
@@ -201,6 +202,12 @@ class Runner:
 
     def has_news(self) -> bool:
         return self._has_news
+
+    def suspects(self, adapter: str) -> bool:
+        return adapter in self._suspects
+
+    def suspect(self, adapter: str, apart: bool) -> None:
+        (self._suspects.add if apart else self._suspects.discard)(adapter)
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
         raise Unreplayable(self.config.base, "a serving engine gives no hidden states")

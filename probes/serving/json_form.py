@@ -14,6 +14,7 @@ from typing import Any
 from probes.errors import Unreplayable
 
 SAMPLE = re.compile(r"(?P<name>[A-Za-z_:][\w:]*)(?:\{[^}]*\})? (?P<value>\S+)")
+LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
 
 @contextlib.contextmanager
@@ -73,6 +74,12 @@ def samples(exposition: str) -> dict[str, list[float]]:
             if match and math.isfinite(value := float(match["value"])):
                 values.setdefault(match["name"], []).append(value)
     return values
+
+
+def labels(exposition: str, name: str) -> dict[str, str]:
+    """Those of the first sample of that name in Prometheus' text format, as they are written; none without one."""
+    line = re.search(rf"^{re.escape(name)}\{{(.*)\}} ", exposition, re.M)
+    return dict(LABEL.findall(line[1])) if line else {}
 
 
 def total(values: dict[str, list[float]], name: str) -> int | None:

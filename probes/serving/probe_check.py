@@ -18,9 +18,11 @@ from detectors.canaries.route_agreement import (
     RouteAgreement,
     Sight,
     TokenAnswers,
+    WrittenAndAccepted,
     noise,
     root_mean_square,
     route_agreement,
+    writes_otherwise,
 )
 from detectors.records import Floats
 from probes.errors import BadNumbers, EngineAway, Unreplayable
@@ -47,12 +49,16 @@ class Probe:
 
     prompt: token ids; effect: what the adapter does to its tokens as accepted, root mean square in nats, nan where
     nothing is accepted yet: what it does now is then taken
-    forced, offline: (T,) tokens and their log-probabilities by a record that no engine made; empty where there is none
+    forced, accepted: (T,) tokens and their log-probabilities by the golden record, empty where there is none
+    floor: how far such tokens were from it with nothing wrong, nats; offline: the same log-probabilities where no
+    engine made that record; else empty
     """
 
     prompt: tuple[int, ...]
     effect: float = float("nan")
     forced: tuple[int, ...] = ()
+    accepted: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
+    floor: float = 0.0
     offline: Floats = field(default_factory=lambda: np.zeros(0, np.float32))
 
 
@@ -107,6 +113,9 @@ class ProbeCheck:
     def route_for(self, adapter: str, probes: Sequence[Probe], tolerance: float) -> Checked:
         """The first route that shows what is served under the adapter's name; TEXT where there is none.
 
+        Where none does, and what the engine writes is not what was accepted either, it is no question of the route any
+        more: the record is the reference, and the best route is taken.
+
         tolerance: allowed share of the adapter's effect. Raises EngineAway where the engine gives no answers,
         BadNumbers where no route is left and one of them gives NaN, and Unreplayable where it does not even write after
         these prompts.
@@ -133,6 +142,12 @@ class ProbeCheck:
                 return Checked(route, agreements, tuple(findings))
         if bad_numbers is not None:
             raise bad_numbers.afresh()
+        if agreements and writes_otherwise(_beside_the_record(probes, written), tolerance):
+            best = next(iter(agreements))
+            findings.append(
+                f"what {adapter} writes is not what was accepted either: {NAMES[best]} is taken all the same"
+            )
+            return Checked(best, agreements, tuple(findings))
         written_alone = next((route for route in self._routes if route not in SCORING), Route.TEXT)
         return Checked(written_alone, agreements, tuple(findings))
 
@@ -208,6 +223,17 @@ def in_words(adapter: str, route: Route, agreement: RouteAgreement) -> str:
         f"{name} is blind for {adapter}: {counted} the same tokens are written and scored {figures}; "
         "it says nothing of the adapter, and another way is taken"
     )
+
+
+def _beside_the_record(probes: Sequence[Probe], written: Sequence[_Written]) -> list[WrittenAndAccepted]:
+    """Of the canaries that have a record, as far as the engine wrote its tokens."""
+    pairs = []
+    for probe, texts in zip(probes, written, strict=True):
+        if len(probe.accepted):
+            agreed = _agreed(texts.compared, probe.forced)
+            accepted = probe.accepted[:agreed]
+            pairs.append(WrittenAndAccepted(texts.log_probs[:, :agreed], accepted, probe.effect, probe.floor))
+    return pairs
 
 
 def _written(prompt: tuple[int, ...], first: Listed, second: Listed) -> _Written:

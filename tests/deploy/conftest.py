@@ -16,6 +16,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.deploy import cluster_tools
+from tests.deploy.helm import Helm
 from tests.deploy.installed import build_wheel, unpack
 
 TOKEN = "only-for-this-loopback-server"
@@ -99,3 +101,18 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Helm without a cluster: what it renders, and what it refuses."""
+    program = cluster_tools.path_of("helm")
+    if program is None:
+        pytest.skip("no helm beside the interpreter or on the PATH (tests/deploy/cluster_tools.py)")
+    return Helm(program, tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="session")
+def cluster(api: httpx.Client, helm: Helm) -> Helm:
+    """Helm on the cluster of ``api``."""
+    return helm.on(str(api.base_url), TOKEN)

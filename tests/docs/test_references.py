@@ -24,7 +24,7 @@ CITED_SOURCES = ("litellm/", "zero_to_fp32.py")
 A_PAGE = re.compile(r"(?<![\w./-])((?:[\w.-]+/)*[\w.-]+\.md)(#[\w-]+)?(?!\w)")
 A_PATH = re.compile(rf"`((?:{'|'.join(ROOMS)})/[^\s`]+)`")
 A_SOURCE = re.compile(r"(?<![\w./*-])((?:[\w.-]+/)*\w+\.py)(?!\w)")
-A_MODULE = re.compile(r"python -m ((?:benchmarks|examples|agent)[\w.]*)")
+A_MODULE = re.compile(r"python -m ((?:benchmarks|dashboards|examples|agent)[\w.]*)")
 A_COMMAND = re.compile(r"gapwatch ([a-z][a-z-]+)(?![\w.:/])")
 A_LINK = re.compile(r"\]\(([^)\s]+)\)")
 

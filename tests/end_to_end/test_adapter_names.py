@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
@@ -118,9 +119,11 @@ def test_it_pages_once_under_its_own_key_within_pagerdutys_rules(config: Config,
     assert body["payload"]["component"] == NAME
 
 
-def test_it_is_asked_for_in_the_store_by_its_name(told: list[Finding], server: ClickHouseServer) -> None:
+def test_it_is_asked_for_in_the_store_by_its_name(
+    told: list[Finding], server: ClickHouseServer, tmp_path: Path
+) -> None:
     dsn = f"clickhouse://127.0.0.1:{server.port}/names"
-    sink = clickhouse.Sink(clickhouse.Config(dsn=dsn), Surroundings("a/b", "pod-0"))
+    sink = clickhouse.Sink(clickhouse.Config(dsn=dsn), Surroundings("a/b", "pod-0", tmp_path))
     sink.open()
     for finding in told:
         sink.submit(finding)

@@ -64,7 +64,8 @@ class Watched:
         self, folder: Path, goldens: Path, file: Path, responses: bool = False, schedule: Schedule = PLAIN
     ) -> None:
         config = load(file)
-        self.sink = clickhouse.Sink(clickhouse.Config(dsn=config.clickhouse.dsn), Surroundings("test", "pod-0"))
+        around = Surroundings("test", "pod-0", folder / "state")
+        self.sink = clickhouse.Sink(clickhouse.Config(dsn=config.clickhouse.dsn), around)
         scoring = scoring_options(config) if responses else None
         line = Line(schedule, scoring, monitor=monitor_of(config))
         self.world = World(folder / "state", goldens, others=(self.sink,), line=line)

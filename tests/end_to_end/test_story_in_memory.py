@@ -287,13 +287,13 @@ def test_an_open_incident_outlives_the_pod_and_its_disk_and_is_resolved_by_the_o
     reader.query("alerts", {})  # connected: the first answer would take longer than the loop waits
 
     def run(disk: str, fault: str, until: NoticeReason) -> list[NoticeReason]:
-        store = clickhouse.Sink(clickhouse.Config(dsn=dsn), Surroundings(cluster="test", pod=disk))
+        store = clickhouse.Sink(clickhouse.Config(dsn=dsn), Surroundings("test", disk, tmp_path / disk))
         with World(tmp_path / disk, goldens, others=[store], line=Line(fleet=reader.fleet)) as world:
             world.turn_round()
             world.runner.inject("alpha", fault)
             for _ in range(10):
                 world.turn_round()
-                world.turn_until(store.flush)
+                world.turn_until(lambda: not store.waiting)
                 if until in [notice.reason for notice in world.sink.notices]:
                     break
             return [notice.reason for notice in world.sink.notices]
@@ -349,7 +349,8 @@ def test_a_page_waits_neither_for_the_store_nor_for_the_broker(tmp_path: Path, g
     topic = MemoryTopic()
     topic.away = True
     with Receiver() as receiver:
-        store = clickhouse.Sink(clickhouse.Config(dsn="clickhouse://default@127.0.0.1:9/gapwatch"), Surroundings())
+        away = clickhouse.Config(dsn="clickhouse://default@127.0.0.1:9/gapwatch")
+        store = clickhouse.Sink(away, Surroundings(state_dir=tmp_path))
         settings = pagerduty.Config(routing_key_file=tmp_path / "key", url=receiver.url, retry_s=0.1)
         pager = pagerduty.Sink(settings, Surroundings(state_dir=tmp_path))
         with World(tmp_path / "state", goldens, topic, (store, pager)) as world:

@@ -42,6 +42,7 @@ class Settings:
     cuts_listing: it lists no more than so many, whatever is asked; tells_cached: usage says what came from the cache
     processed: generated log-probabilities are those after a sampler that keeps the two most probable tokens
     ready: False while it starts or stops; started: seconds since the epoch
+    cache_config: labels of its metric of that name, where the engine has one
     """
 
     token: str = ""
@@ -57,6 +58,7 @@ class Settings:
     running: int = 0
     waiting: int = 0
     cache_usage: float = 0.0
+    cache_config: str = 'block_size="16",user_specified_block_size="False"'
     twice: str = ""  # a name that the list of models has a second time, with another root
 
     def listed(self, wanted: int) -> int:

@@ -29,7 +29,7 @@ from tests.probes.tiny import ends_now_and_then, overwrite, tiny_adapter, tiny_b
 
 ROOT = Path(__file__).resolve().parents[2]
 HOME = Path(os.environ.get("VLLM_HOME", "/nowhere")).resolve()
-ADAPTER = "ticket-router"
+BASE, ADAPTER = "smollm2", "ticket-router"
 STARTS_WITHIN_S = 400.0
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -53,7 +53,7 @@ def vllm(
 ) -> Iterator[str]:
     """Its address, once it answers with the adapter. base: None for that of the helpdesk"""
     base, port = base or resolve(str(packaged_gguf()), cache_dir()), free_port()
-    command = [str(HOME / "env/bin/vllm"), "serve", str(base), "--served-model-name", "smollm2"]
+    command = [str(HOME / "env/bin/vllm"), "serve", str(base), "--served-model-name", BASE]
     command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "1024"]
     command += ["--max-num-seqs", "4", "--enforce-eager", "--enable-lora", "--max-lora-rank", "16"]
     command += ["--lora-modules", f"{ADAPTER}={adapter}", *options]
@@ -86,7 +86,7 @@ def command(
     golden: Path = HELPDESK / "golden", limits: dict[str, int] | None = None,
 ) -> subprocess.CompletedProcess[str]:  # fmt: skip
     served = {"url": url, "limits": limits or {}}
-    model = {"name": "smollm2", "served": served, "adapters": [{"name": ADAPTER, "canaries": str(canaries)}]}
+    model = {"name": BASE, "served": served, "adapters": [{"name": ADAPTER, "canaries": str(canaries)}]}
     probes = {"golden_dir": str(golden), "token_budget_per_round": 256}
     file = folder / "gapwatch.yaml"
     file.write_text(yaml.safe_dump({"models": [model], "probes": probes, "state_dir": "state"}))
@@ -115,13 +115,13 @@ def test_an_adapter_that_vllm_lists_and_does_not_apply_is_named_in_the_first_rou
 
 
 def tiny_world(folder: Path) -> tuple[Path, Path, Path]:
-    """A base, the folder that the engine loads the adapter from, and canaries: all share their first 260 tokens, which
+    """A base, the folder that the engine loads the adapter from, and canaries: all share their first 280 tokens, which
     are letters here, and so two blocks of the engine's cache."""
     base = ends_now_and_then(tiny_base(folder / "base", tied=False, head_dim=64, max_position_embeddings=1024))
     for name, seed in (("former", 1), ("new", 2)):
         tiny_adapter(folder / name, base, seed)
     (folder / "served").mkdir()
-    rules = "Route the ticket to one of the queues that follow, and answer in one word. ".ljust(260, "-")
+    rules = "Route the ticket to one of the queues that follow, and answer in one word. ".ljust(280, "-")
     words = ("tent", "stove", "boot", "map", "lamp", "rope", "cup", "coat", "knife", "pack")
     canaries = [
         {
@@ -134,9 +134,6 @@ def tiny_world(folder: Path) -> tuple[Path, Path, Path]:
     return base, folder / "served", folder / "canaries.jsonl"
 
 
-# On the CPU, vLLM 0.32 ends with an error where log-probabilities of an adapter's prompt are computed beside another
-# request: the battery of an enrolment asks for both.
-ONE_AT_A_TIME = ("--max-num-seqs", "1")
 # vLLM does not say how large its vocabulary is, and this one's logits are few.
 OF_A_TINY_MODEL = {"logit_bytes": 10**10, "requests_per_minute": 10**5, "tokens_per_minute": 10**8}
 
@@ -151,11 +148,11 @@ def test_a_cache_that_a_load_in_place_left_stale_is_named_in_the_first_round_and
     base, served, canaries = tiny_world(tmp_path)
     world: dict[str, Any] = {"canaries": canaries, "golden": tmp_path / "golden", "limits": OF_A_TINY_MODEL}
     overwrite(tmp_path / "new", served)
-    with vllm(tmp_path, ONE_AT_A_TIME, base, served) as url:
+    with vllm(tmp_path, base=base, adapter=served) as url:
         done = command(tmp_path, url, "enrol", ADAPTER, **world)
         assert done.returncode == 0, done.stderr
     overwrite(tmp_path / "former", served)
-    with vllm(tmp_path, ONE_AT_A_TIME, base, served) as url:
+    with vllm(tmp_path, base=base, adapter=served) as url:
         code, verdict = probed(tmp_path, url, **world)
         assert (code, verdict["status"]) == (1, "degraded"), "the new version is accepted, and not served yet"
         listed = httpx.get(f"{url}/v1/models").json()["data"]
@@ -168,6 +165,6 @@ def test_a_cache_that_a_load_in_place_left_stale_is_named_in_the_first_round_and
         assert verdict["retention"]["mean"] == pytest.approx(1.0, abs=0.01), "what is scored cold is the new version"
         by_stream = {own["stream"]: own["log_e"] for own in verdict["evidence"] if own["pages"]}
         assert by_stream["warm"] > verdict["log_threshold"] > max(by_stream[""], 1.0)
-    with vllm(tmp_path, ONE_AT_A_TIME, base, served) as url:
+    with vllm(tmp_path, base=base, adapter=served) as url:
         code, verdict = probed(tmp_path, url, **world)
         assert (code, verdict["status"], verdict["cause"]) == (0, "healthy", "none")

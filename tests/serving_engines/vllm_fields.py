@@ -313,5 +313,6 @@ def _metrics(engine: ToyEngine, settings: Settings) -> Reply:
         "vllm:kv_cache_usage_perc": settings.cache_usage,
     }
     lines = [f"# TYPE {name} gauge\n{name}{labels} {float(value)}\n" for name, value in gauges.items()]
+    lines.append(f"vllm:cache_config_info{{{settings.cache_config}}} 1.0\n")
     lines.append(f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {settings.started}\n")
     return Reply(200, "".join(lines).encode(), "text/plain; version=0.0.4; charset=utf-8")

@@ -239,7 +239,7 @@ def _round(cast: Cast, outcome: Outcome, since: float = 0.0) -> RoundView:
             continue
         outcome.round_s = max(outcome.round_s, view.round.duration_s)
         title = f"round {view.round.number}: {view.round.duration_s:.1f} s"
-        console.print(verdict_table(view.verdicts, title=title))
+        console.print(verdict_table(view.verdicts, title, cast.show.sees))
         return view
 
 

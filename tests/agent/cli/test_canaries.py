@@ -49,7 +49,7 @@ def written(folder: Path, **more: Any) -> Path:
 def stored(config: Path, prompts: Sequence[str]) -> None:
     """Through the sink, one request each."""
     dsn = load(config).clickhouse.dsn
-    sink = clickhouse.Sink(clickhouse.Config(dsn=dsn, store_text=True), Surroundings())
+    sink = clickhouse.Sink(clickhouse.Config(dsn=dsn, store_text=True), Surroundings(state_dir=config.parent))
     sink.open()
     interactions = tuple(
         findings.interaction(n, at=time.time(), prompt_tokens=0, messages=({"role": "user", "content": text},))

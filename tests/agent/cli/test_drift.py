@@ -34,7 +34,8 @@ def config(tmp_path: Path) -> Path:
 
 def stored(tmp_path: Path, kinds: dict[float, tuple[str, float]], store_text: bool) -> None:
     """hours ago -> (prompt, centre of its embeddings): stores twenty requests each, through the sink."""
-    sink = clickhouse.Sink(clickhouse.Config(dsn=f"chdb://{tmp_path / 'store'}", store_text=store_text), Surroundings())
+    dsn = f"chdb://{tmp_path / 'store'}"
+    sink = clickhouse.Sink(clickhouse.Config(dsn=dsn, store_text=store_text), Surroundings(state_dir=tmp_path))
     sink.open()
     random = np.random.default_rng(0)
     for number, (hours, (text, place)) in enumerate(kinds.items()):

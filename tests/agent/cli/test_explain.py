@@ -11,17 +11,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 import yaml
 from rich.console import Console
 
 from agent.alerting.notice import to_notice
+from agent.alerting.policy import Severity, Urgency
 from agent.cli.explain import Story, explain, parts_of, screen, story_of
 from agent.cli.query import Answered
+from agent.demo.receiver import Receiver
 from agent.errors import Refused
-from agent.records import Finding, NoticeReason
+from agent.records import Finding, Notice, NoticeReason
 from agent.shipped import RUNBOOKS, runbook_sections, texts
+from agent.sinks.pagerduty import Config as PagerDuty
+from agent.sinks.pagerduty import to_event
 from agent.store import client as store
 from detectors.records import Cause, Onset, Reason, Status, SubjectKind
 from tests.agent import findings
@@ -97,7 +102,7 @@ def test_the_story_of_a_swapped_base_on_one_screen(migrated: store.Client) -> No
     ]
     assert told["what"] == [
         "the base has other weights, and ticket-router answers as the base does",
-        "1 notice by pod-0",
+        "1 notice by pod-0; critical",
     ]
     assert "round 1" in told["since"][0] and "first page" in told["since"][0]
     *chart, most, kept, span = told["evidence"]
@@ -144,12 +149,16 @@ def test_one_that_ended_by_a_restart_of_the_engine_and_one_that_nobody_could_jud
         to_notice(alarm, NoticeReason.DEGRADED, "prod", began),
         to_notice(healthy, NoticeReason.RECOVERED, "prod", ended),
     )
+    insert(migrated, findings.golden(began - 3600, smallest_loss=0.055, draws=9))
     blind = findings.verdict(Status.UNMONITORABLE, at=NOW - 60, subject=TONE, explanation="its file is cut short")
     insert(migrated, to_notice(blind, NoticeReason.CANNOT_TELL, "prod", NOW - 60))
 
     told = parts(migrated, ROUTER)
     assert told["changed"] == ["no file within half an hour before: look at the serving engine"]
-    assert told["undo"] == ["nothing on the volume to roll back"]
+    assert told["undo"][0] == "nothing on the volume to roll back"
+    assert told["undo"][1].startswith("Reloading takes nothing away")
+    assert "over when" not in told
+    assert told["watch"] == [f"it would page again for a loss of strength of: {ROUTER} 5.5%"], "one round tells no pace"
     assert f"subject={ROUTER}" in told["confirm"][0] and "evidence" in told
     story = story_at(migrated, "gapwatch/prod/adapter/ticket-router")
     assert story is not None and story.incident["subject"] == ROUTER
@@ -192,7 +201,39 @@ def test_a_former_incident_is_told_by_what_is_of_its_own_time(migrated: store.Cl
     assert story_at(migrated, f"{ROUTER}@{opened}") is not None, "as the report's command has it"
 
 
+@embedded
+def test_who_works_on_an_open_incident_is_pagerdutys_to_say(
+    migrated: store.Client, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    insert(migrated, *swap())
+    token = tmp_path / "api-token"
+    token.write_text("read-only")
+    page = next(notice for notice in swap() if isinstance(notice, Notice))
+    _, event = to_event(page, PagerDuty(routing_key_file=token), "pod-0", Urgency(Severity.CRITICAL))
+    capsys.readouterr()
+
+    def said(**pagerduty: str) -> str:
+        settings = yaml.safe_load(config.read_text())
+        settings["alerts"] = {"pagerduty": {"routing_key_file": str(token)} | pagerduty}
+        config.write_text(yaml.safe_dump(settings))
+        assert explain(config, "", json=True) == 0
+        return str(json.loads(capsys.readouterr().out)["answered"])
+
+    with Receiver(api_token="read-only") as receiver:
+        httpx.post(f"{receiver.url}/v2/enqueue", json={"routing_key": 32 * "k", **event})
+        asks = {"api_token_file": str(token), "api_url": receiver.url}
+        assert said() == ""
+        assert said(**asks).startswith("at PagerDuty nobody has acknowledged it")
+        receiver.acknowledge(page.dedup_key, "Kim Lee")
+        assert "acknowledged by Kim Lee" in said(**asks)
+        receiver.resolve(page.dedup_key)
+        assert "nothing is open under its key" in said(**asks)
+    assert "does not tell who works on it" in said(**asks)
+    assert "No such file" in said(**asks | {"api_token_file": str(tmp_path / "gone")})
+
+
 @pytest.mark.parametrize("name", texts(RUNBOOKS, ".md"))
 def test_every_runbook_has_the_parts_that_are_shown(name: str) -> None:
     sections = runbook_sections(name)
-    assert all(sections[title] for title in ("What it means", "Check", "First action", "Recovered when"))
+    assert all(sections[title] for title in ("What it means", "Check", "First action", "Undo", "Recovered when"))
+    assert sections["Check"].count("gapwatch query") >= 2, "what a cause is known by is a question that is there"

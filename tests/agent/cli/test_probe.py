@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.cli.probe import CANNOT_TELL, DEGRADED, HEALTHY, probe_now
+from probes.golden.archive import load_pinned
+from probes.golden.smallest_loss import smallest_loss
 from tests.probes.tiny import ends_now_and_then, tiny_adapter, tiny_base
 
 QUESTIONS = [f"q {i} {i * 37 % 101} item" for i in range(260)]
@@ -52,6 +54,9 @@ def probed(volume: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[
 def test_accepted_files_are_healthy(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, verdict = probed(volume, capsys)
     assert code == HEALTHY and verdict["status"] == "healthy"
+    golden = load_pinned(volume / "golden", "a")
+    loss = smallest_loss(golden)
+    assert loss is not None and verdict["smallest_loss"] == pytest.approx(1 - loss.strength)
 
 
 def test_files_without_a_module_are_named_by_it(volume: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -879,3 +879,62 @@ SELECT
     ))::Map(LowCardinality(String), String)
 FROM notices;
 CREATE VIEW IF NOT EXISTS otel_logs AS SELECT * FROM verdicts_and_notices_as_logs;
+-- 028_urgency.sql
+
+ALTER TABLE notices
+    ADD COLUMN IF NOT EXISTS severity LowCardinality(String) COMMENT 'critical, error, warning, info; empty in rows from before this column' AFTER cause,
+    ADD COLUMN IF NOT EXISTS owner LowCardinality(String) COMMENT 'whose service got it; empty for the one that gets all without an owner' AFTER severity;
+CREATE OR REPLACE VIEW incidents AS
+WITH steps AS (
+    SELECT
+        cluster, dedup_key, subject_kind, subject, base, pod, at, kind, reason, cause, severity, owner, summary,
+        -- A trigger under an open incident is one more notice of it.
+        kind = 'trigger' AND lagInFrame(kind) OVER w != 'trigger' AS opens
+    FROM notices
+    WHERE kind IN ('trigger', 'resolve')
+        AND ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+    WINDOW w AS (PARTITION BY cluster, dedup_key ORDER BY at, kind ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)
+),
+numbered AS (
+    SELECT *, sum(opens) OVER (PARTITION BY cluster, dedup_key ORDER BY at, kind) AS number FROM steps
+),
+whole AS (
+    SELECT
+        cluster, dedup_key, number, any(subject_kind) AS subject_kind, any(subject) AS subject, any(base) AS base,
+        min(at) AS opened_at, maxOrNullIf(at, kind = 'resolve') AS ended_at, argMaxIf(reason, at, kind = 'resolve') AS ended_by,
+        argMin(reason, at) AS opened_by, argMaxIf(cause, at, kind = 'trigger' AND cause != 'none') AS cause,
+        argMaxIf(severity, at, kind = 'trigger') AS severity, argMaxIf(owner, at, kind = 'trigger') AS owner,
+        argMaxIf(summary, at, kind = 'trigger') AS summary, count() AS notices, groupUniqArray(pod) AS pods
+    FROM numbered
+    WHERE number > 0
+    GROUP BY cluster, dedup_key, number
+)
+SELECT
+    *,
+    -- Within a day of the end of the one before.
+    number > 1 AND opened_at < lagInFrame(ended_at) OVER former + INTERVAL 1 DAY AS reopened
+FROM whole
+WINDOW former AS (PARTITION BY cluster, dedup_key ORDER BY number ROWS BETWEEN 1 PRECEDING AND CURRENT ROW);
+-- 030_tokens_for_a_week.sql
+
+ALTER TABLE verdicts MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE evidence MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE notices MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE flips MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE comparisons MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE interactions MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE request_counts MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE batches MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE aside MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE embeddings MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE traffic_scores MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE heartbeats MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE goldens MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE calibrations MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE traffic_rounds MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE states MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds_hourly MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds_daily MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE verdicts_daily MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE requests_hourly MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;

@@ -70,3 +70,26 @@ CREATE OR REPLACE VIEW verdicts_by_day ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW degraded_now ON CLUSTER 'main' AS
 CREATE OR REPLACE VIEW verdicts_and_notices_as_logs ON CLUSTER 'main' AS
 CREATE VIEW IF NOT EXISTS otel_logs ON CLUSTER 'main' AS SELECT * FROM verdicts_and_notices_as_logs;
+ALTER TABLE notices ON CLUSTER 'main'
+CREATE OR REPLACE VIEW incidents ON CLUSTER 'main' AS
+ALTER TABLE verdicts ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE evidence ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE notices ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE flips ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE comparisons ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE interactions ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE request_counts ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE batches ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE aside ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE embeddings ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE traffic_scores ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE heartbeats ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE goldens ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE calibrations ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE traffic_rounds ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE states ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds_hourly ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE rounds_daily ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE verdicts_daily ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+ALTER TABLE requests_hourly ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;

@@ -28,8 +28,8 @@ def vectors(n: int, moved: float, d: int = 16, seed: int = 0) -> list[dict[str, 
 
 
 def test_each_canary_counts_once_and_the_most_changed_is_first() -> None:
-    healthy = Rows([canary("a", 1.0), canary("b", 0.98), canary("a", 0.5)])
-    incident = Rows([canary("b", 0.9), canary("a", 0.1), canary("c", 0.0), {**canary("b", 0), "retention": None}])
+    healthy = Rows([canary("a", 1.0), canary("b", 0.98), canary("a", 0.5), {**canary("d", 1), "retention": None}])
+    incident = Rows([canary("b", 0.9), canary("a", 0.1), canary("c", 0.0), canary("d", math.nan)])
     contents = contents_of(healthy, incident)
     retention = next(column for column in contents.columns if column.title == "canaries: retention")
     assert sorted(retention.healthy) == [0.98, 1.0] and sorted(retention.incident) == [0.0, 0.1, 0.9]
@@ -38,7 +38,7 @@ def test_each_canary_counts_once_and_the_most_changed_is_first() -> None:
     assert {column.title for column in contents.columns} == {"canaries: retention", "canaries: effective scale"}, (
         "one that is the same everywhere, and ones without a number, are left out"
     )
-    assert contents.counts["canaries"] == (2, 3)
+    assert contents.counts["canaries"] == (3, 4)
 
 
 def test_tokens_that_were_not_recorded_are_no_zeros() -> None:

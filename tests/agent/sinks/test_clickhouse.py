@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
@@ -15,23 +16,21 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from agent.records import SavedState
 from agent.sinks.clickhouse import Config, Sink
 from agent.store import client as store
 from agent.store import migrations
-from agent.store.table_rows import when
 from agent.surroundings import Surroundings
 from tests.agent import findings
 from tests.clickhouse_http import ClickHouseServer
 
 FAST: dict[str, Any] = {"retry_s": 0.02, "max_retry_s": 0.1}
-PROD = Surroundings("prod", "pod-0")
 COUNTED_TABLES = ("rounds", "comparisons", "evidence", "verdicts", "notices", "flips", "heartbeats")
 
 
 def settle(sink: Sink, seconds: float = 60.0) -> bool:
+    """Until the store has everything."""
     deadline = time.monotonic() + seconds
-    while not sink.flush():
+    while sink.waiting:
         if time.monotonic() > deadline:
             return False
         time.sleep(0.01)
@@ -52,11 +51,13 @@ def count(client: store.Client, table: str, final: str = "") -> int:
 
 
 @pytest.fixture
-def new_sink() -> Iterator[Callable[..., Sink]]:
+def new_sink(tmp_path: Path) -> Iterator[Callable[..., Sink]]:
+    """Each with a disk of its own, unless it is given one."""
     opened: list[Sink] = []
 
-    def make(**config: Any) -> Sink:
-        opened.append(Sink(Config(**(FAST | config)), PROD))
+    def make(disk: Path | None = None, **config: Any) -> Sink:
+        disk = disk or tmp_path / f"disk-{len(opened)}"
+        opened.append(Sink(Config(**(FAST | config)), Surroundings("prod", "pod-0", disk)))
         opened[-1].open()
         return opened[-1]
 
@@ -229,7 +230,7 @@ def test_away_at_the_start_and_away_later_loses_nothing(
         sink.submit(findings.batch(0))
         sink.submit(findings.alarm())
         assert wait_until(lambda: not sink.status[0]), "it says that the store is away"
-        assert not sink.flush(), "Kafka must not be committed"
+        assert wait_until(sink.flush), "on disk"
     finally:
         clickhouse.start()
     assert settle(sink), sink.status
@@ -240,7 +241,7 @@ def test_away_at_the_start_and_away_later_loses_nothing(
             sink.submit(findings.batch(100 * i))
             sink.submit(findings.alarm(findings.NOW + i))
         assert wait_until(lambda: not sink.status[0])
-        assert not sink.flush()
+        assert wait_until(sink.flush) and sink.waiting
     finally:
         clickhouse.start()
     assert settle(sink), sink.status
@@ -248,6 +249,98 @@ def test_away_at_the_start_and_away_later_loses_nothing(
     assert (count(client, "batches"), count(client, "interactions")) == (6, 12)
     assert count(client, "verdicts") == 6
     assert (sink.dropped, sink.refused) == (0, 0)
+
+
+def test_what_was_on_disk_when_an_agent_was_killed_is_stored_once_by_the_next_also_if_it_was_stored(
+    clickhouse: ClickHouseServer,
+    server_dsn: str,
+    new_sink: Callable[..., Sink],
+    connect: Callable[[str], store.Client],
+    tmp_path: Path,
+) -> None:
+    clickhouse.stop()
+    try:
+        killed = new_sink(tmp_path / "disk", dsn=server_dsn)
+        for finding in findings.every_kind():
+            killed.submit(finding)
+        killed.submit(findings.batch(100))
+        assert wait_until(killed.flush)
+        # As the kill left it; the killed one goes on with its own copy, so that each insert is sent by both.
+        shutil.copytree(tmp_path / "disk", tmp_path / "after the kill")
+        after = new_sink(tmp_path / "after the kill", dsn=server_dsn)
+        assert after.counted_upto() == {("llm.interactions", 0): 111}
+        assert after.waiting == killed.waiting
+    finally:
+        clickhouse.start()
+    assert settle(after) and settle(killed), (after.status, killed.status)
+    assert not list(tmp_path.rglob("*.rows")), "what the store has is on no disk"
+    client = connect(server_dsn)
+    expected = {"rounds": 2, "comparisons": 8, "verdicts": 1, "notices": 1, "flips": 1, "goldens": 1}
+    expected |= {"request_counts": 2, "interactions": 4, "aside": 2, "batches": 2, "traffic_scores": 2}
+    assert {table: count(client, table) for table in expected} == expected
+    assert after.counted_upto() == {}
+
+
+def test_where_the_disk_refuses_rows_wait_in_memory_and_kafka_is_not_committed(
+    clickhouse: ClickHouseServer,
+    server_dsn: str,
+    new_sink: Callable[..., Sink],
+    connect: Callable[[str], store.Client],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").write_text("where the folder should be")
+    clickhouse.stop()
+    try:
+        sink = new_sink(tmp_path / "file", dsn=server_dsn)
+        for i in range(5):
+            sink.submit(findings.batch(100 * i))
+            sink.submit(findings.alarm(findings.NOW + i))
+        assert wait_until(lambda: "spool in state_dir: Not a directory, wanted a folder with room" in sink.status[1])
+        assert not sink.flush(), "Kafka must not be committed"
+        (tmp_path / "file").unlink()
+        assert wait_until(sink.flush), "and once the disk takes them it may be"
+    finally:
+        clickhouse.start()
+    assert settle(sink), sink.status
+    assert sink.status[0]
+    client = connect(server_dsn)
+    assert (count(client, "batches"), count(client, "verdicts"), sink.dropped) == (5, 5, 0)
+
+
+def test_a_spool_at_its_limit_stops_the_reading_and_loses_nothing(
+    clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
+) -> None:
+    clickhouse.stop()
+    try:
+        sink = new_sink(dsn=server_dsn, spool_mb=2 * 4 * 4096 / 1e6)  # four files of traffic
+        n = 0
+        while sink.flush() or n < 5:  # a feed hands out no more once it is False for long
+            sink.submit(findings.batch(100 * n))
+            n += 1
+            wait_until(sink.flush, 2.0)
+            assert n < 100
+        assert "sinks.clickhouse.spool_mb is used up" in sink.status[1] and not sink.status[0]
+    finally:
+        clickhouse.start()
+    assert settle(sink), sink.status
+    client = connect(server_dsn)
+    firsts = client.query("SELECT first_offset FROM batches ORDER BY first_offset").result_rows
+    assert firsts == [(100 * i,) for i in range(n)]
+
+
+def test_a_disk_that_refuses_costs_nothing_while_the_store_answers(
+    dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("where the folder should be")
+    sink = new_sink(tmp_path / "file", dsn=dsn)
+    for i in range(5):
+        sink.submit(findings.batch(100 * i))
+        assert wait_until(sink.flush)
+    assert not sink.status[0], "a killed agent would lose what waits"
+    assert count(connect(dsn), "batches") == 5
+    sink.submit(findings.batch(900))
+    sink.close(10.0)
+    assert count(connect(dsn), "batches") == 6
 
 
 def test_submit_and_flush_do_not_wait_for_a_store_that_is_away(new_sink: Callable[..., Sink]) -> None:
@@ -260,33 +353,6 @@ def test_submit_and_flush_do_not_wait_for_a_store_that_is_away(new_sink: Callabl
     begun = time.monotonic()
     sink.close(0.2)
     assert time.monotonic() - begun < 4.0, "close keeps to its budget"
-
-
-def test_a_full_buffer_drops_comparisons_first_and_traffic_never() -> None:
-    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", buffer_mb=0.2), PROD)  # not opened: nothing is ever written
-    for i in range(200):
-        sink.submit(findings.base_round(i))
-        sink.submit(findings.batch(100 * i))
-        sink.submit(findings.alarm(findings.NOW + i))
-    assert sink.dropped > 0
-    held = {table: len(rows) for table, rows in sink._rest.items() if rows}
-    assert "comparisons" not in held
-    assert held["verdicts"] > 0
-    assert len(sink._traffic) == 4 * 200, "four tables a batch, nothing dropped"
-    assert sink._bytes <= 0.2e6
-    assert sum(size for rows in sink._rest.values() for _, size in rows) == sink._bytes
-
-
-def test_while_the_store_is_away_one_saved_state_of_each_base_waits_the_latest(new_sink: Callable[..., Sink]) -> None:
-    sink = new_sink(dsn="clickhouse://default@127.0.0.1:9/gapwatch")
-    with sink._changed:
-        for minute in range(10):
-            for base in ("one", "other"):
-                sink.submit(SavedState(findings.NOW + minute, 2, base, ("adapter/a",), b"x" * 10_000))
-        waiting = [(row["base"], row["at"]) for row, _ in sink._rest["states"]]
-        assert waiting == [("one", when(findings.NOW + 9)), ("other", when(findings.NOW + 9))]
-        assert sink._bytes == sum(size for rows in sink._rest.values() for _, size in rows)
-        assert 20_000 < sink._bytes < 30_000
 
 
 def test_many_waiting_batches_go_in_few_inserts(
@@ -305,33 +371,6 @@ def test_many_waiting_batches_go_in_few_inserts(
         rows = client.query(f"SELECT first_offset FROM {table}").result_rows
         assert {first for (first,) in rows} == {100 * i for i in range(30)}
     assert count(client, "interactions") == 60
-
-
-def test_order_of_inserts_never_lets_a_batch_row_overtake() -> None:
-    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=3), PROD)  # not opened: taken by hand
-    for i in range(20):
-        sink.submit(findings.batch(100 * i))
-    done: dict[str, set[int]] = {name: set() for name in ("request_counts", "interactions", "aside", "batches")}
-    while sink._traffic:
-        taken = sink._take()
-        for row in taken.rows:
-            first = row["first_offset"] if "first_offset" in row else row["offset"] // 100 * 100
-            if taken.table == "batches":
-                assert all(first in done[name] for name in ("request_counts", "interactions", "aside")), first
-            done[taken.table].add(first)
-    assert all(seen == {100 * i for i in range(20)} for seen in done.values())
-
-
-def test_a_small_batch_does_not_overtake_a_large_one_before_it() -> None:
-    sink = Sink(Config(dsn="clickhouse://127.0.0.1:9/away", max_rows=5), PROD)  # not opened: taken by hand
-    for first, kept in ((0, 3), (100, 4), (200, 1)):
-        seen = findings.batch(first)
-        sink.submit(replace(seen, interactions=tuple(findings.interaction(first + i) for i in range(kept))))
-    order = []
-    while sink._traffic:
-        taken = sink._take()
-        order += [row["offset"] for row in taken.rows if taken.table == "interactions"]
-    assert order == [0, 1, 2, 100, 101, 102, 103, 200]
 
 
 def test_one_row_that_cannot_be_stored_does_not_take_others_with_it(
@@ -365,21 +404,25 @@ def test_dropped_tables_are_created_again(
     assert count(connect(server_dsn), "verdicts") == 1
 
 
-def test_a_server_needs_neither_embedded_engine_nor_data_frames(clickhouse: ClickHouseServer, database: str) -> None:
+def test_a_server_needs_neither_embedded_engine_nor_data_frames(
+    clickhouse: ClickHouseServer, database: str, tmp_path: Path
+) -> None:
     """A connection to a server must not import what the sidecar's image leaves out."""
     code = f"""
 import sys, time
 from agent.sinks.clickhouse import Config, Sink
 from agent.surroundings import Surroundings
+from pathlib import Path
 from tests.agent import findings
-sink = Sink(Config(dsn="clickhouse://127.0.0.1:{clickhouse.port}/{database}"), Surroundings())
+around = Surroundings(state_dir=Path({str(tmp_path)!r}))
+sink = Sink(Config(dsn="clickhouse://127.0.0.1:{clickhouse.port}/{database}"), around)
 sink.open()
 for finding in findings.every_kind():
     sink.submit(finding)
 deadline = time.monotonic() + 60
-while not sink.flush() and time.monotonic() < deadline:
+while sink.waiting and time.monotonic() < deadline:
     time.sleep(0.02)
-assert sink.flush(), sink.status
+assert not sink.waiting, sink.status
 sink.close(2.0)
 heavy = [name for name in ("chdb", "pandas", "pyarrow", "torch", "polars") if name in sys.modules]
 assert not heavy, heavy
@@ -407,7 +450,7 @@ def test_a_table_without_a_column_loses_nothing_and_says_what_to_do(
             f"clickhouse: table verdicts: saw Unrecognized column 'explanation' in table verdicts, {wanted}"
             in (sink.status[1])
         )
-        assert not sink.flush(), "Kafka must not be committed"
+        assert wait_until(sink.flush) and sink.waiting == 6
         client.command("ALTER TABLE verdicts ADD COLUMN explanation String")
         assert settle(sink), sink.status
     spoken = [(line["event"], line.get("why")) for line in lines]

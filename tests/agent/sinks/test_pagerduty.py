@@ -589,3 +589,79 @@ def test_the_demo_base_incident_reads_well(receiver: Receiver, new_sink: Callabl
     sink.submit(to_notice(seen, NoticeReason.DEGRADED, "prod", FIXED))
     assert wait_until(lambda: sink.sent == 1)
     assert receiver.incidents[0].summary.startswith("[prod] base smollm2: base swapped and adapter lost (2 adapters:")
+
+
+@pytest.mark.parametrize(
+    ("by_hand", "expected"),
+    [("", (1, 0)), ("acknowledged", (1, 0)), ("resolved", (1, 1))],
+    ids=["nobody looked", "somebody works on it", "somebody has resolved it"],
+)
+def test_an_update_wakes_nobody_whatever_a_person_has_done_with_the_incident(
+    new_sink: Callable[..., Sink], tmp_path: Path, by_hand: str, expected: tuple[int, int]
+) -> None:
+    """An open incident takes it, and calls nobody again; of one that was resolved by hand it is a change event. A new
+    page under that key, by another alarm, opens a new one."""
+    token = tmp_path / "api-token"
+    token.write_text("read-only\n")
+    with Receiver(routing_key=KEY, api_token="read-only") as receiver:
+        sink = new_sink(receiver.url, api_token_file=token, api_url=receiver.url)
+        sink.submit(notice())
+        assert wait_until(lambda: len(receiver.incidents) == 1)
+        key = receiver.incidents[0].dedup_key
+        if by_hand == "acknowledged":
+            receiver.acknowledge(key, "Kim Lee")
+        elif by_hand == "resolved":
+            receiver.resolve(key)
+        sink.submit(notice(NoticeReason.CAUSE_SHARPER, at=FIXED + 60))
+        assert wait_until(lambda: sink.sent == 2) and sink.status[0]
+        assert (len(receiver.incidents), len(receiver.changes)) == expected
+        if by_hand == "resolved":
+            (change,) = receiver.changes
+            assert change["payload"]["summary"] == notice(NoticeReason.CAUSE_SHARPER, at=FIXED + 60).summary
+            sink.submit(notice(at=FIXED + 120))
+            assert wait_until(lambda: len(receiver.incidents) == 2), "an alarm is no update"
+        else:
+            assert len(receiver.incidents[0].events) == 2
+
+
+def test_where_pagerduty_does_not_tell_what_is_open_an_update_goes_out_as_it_is_and_the_status_says_why(
+    new_sink: Callable[..., Sink], receiver: Receiver, tmp_path: Path
+) -> None:
+    token = tmp_path / "api-token"
+    token.write_text("a token that is not known")
+    sink = new_sink(receiver.url, api_token_file=token, api_url=receiver.url)
+    sink.submit(notice())
+    sink.submit(notice(NoticeReason.NO_LONGER_JUDGED, at=FIXED + 60))
+    assert wait_until(lambda: sink.sent == 2)
+    assert len(receiver.incidents[0].events) == 2 and receiver.changes == []
+    works, words = sink.status
+    assert not works and "HTTP 401: the token is not accepted; updates may open an incident" in words
+    assert "not known" not in words
+
+
+def test_an_update_is_one_after_a_restart_too_and_other_entries_are_as_earlier_versions_wrote_them(
+    tmp_path: Path, new_sink: Callable[..., Sink]
+) -> None:
+    sink = new_sink(AWAY)
+    sink.submit(notice())
+    sink.submit(notice(NoticeReason.CAUSE_SHARPER, at=FIXED + 60))
+    page, update = (orjson.loads(file.read_bytes()) for file in sorted((tmp_path / "outbox").glob("*.json")))
+    assert "is_update" not in page and update["is_update"] is True
+    kept = Outbox(tmp_path / "outbox", 10)
+    kept.open()
+    assert [entry.is_update for entry in iter(lambda: _next(kept), None)] == [False, True]
+
+
+def _next(box: Outbox) -> Any:
+    entry = box.first()
+    if entry is not None:
+        box.remove(entry)
+    return entry
+
+
+def test_a_picture_of_the_subject_is_in_a_page_and_in_no_end(config: Config) -> None:
+    pictured = config.model_copy(update={"image_url": "https://grafana.example/render?s={subject}"})
+    body = event_of(notice(subject="a b"), pictured)[1]
+    assert body["images"][0]["src"] == "https://grafana.example/render?s=a%20b"
+    assert violations(ENQUEUE, orjson.dumps({"routing_key": KEY, **body})) == []
+    assert "images" not in event_of(notice(NoticeReason.RECOVERED), pictured)[1]

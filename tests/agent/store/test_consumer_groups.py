@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -25,20 +26,20 @@ SUPPORT, SALES = replace(HERE, consumer_group="support"), replace(HERE, consumer
 PATIENCE_S = 60.0
 
 
-def read_and_store(dsn: str, topic: MemoryTopic, adapter: str, group: str, client: store.Client) -> None:
-    """One agent from its first poll to its last flush, as after a restart: the store says how far it has counted."""
+def read_and_store(dsn: str, topic: MemoryTopic, adapter: str, group: str, client: store.Client, folder: Path) -> None:
+    """One agent from its first poll to its last row, as after a restart: the store says how far it has counted."""
     own = topic if group == "support" else _of_another_group(topic)
     sampler = TrafficSampler(SamplingConfig(rate=0.0), [adapter])
     feed = TrafficFeed(MemoryConsumer(own), sampler, lambda: store.counted_upto(client, "prod", group, [adapter]))
-    sink = Sink(Config(dsn=dsn), Surroundings("prod", f"pod-of-{group}", consumer_group=group))
+    sink = Sink(Config(dsn=dsn), Surroundings("prod", f"pod-of-{group}", folder, consumer_group=group))
     feed.open()
     sink.open()
     for batch in feed.poll(NOW):
         sink.submit(batch)
     give_up = time.monotonic() + PATIENCE_S
-    while not sink.flush() and time.monotonic() < give_up:
+    while sink.waiting and time.monotonic() < give_up:
         time.sleep(0.01)
-    assert sink.flush(), sink.status
+    assert not sink.waiting, sink.status
     sink.close(5.0)
     feed.close()
 
@@ -52,12 +53,12 @@ def _of_another_group(topic: MemoryTopic) -> MemoryTopic:
 
 @pytest.mark.parametrize(("of_support", "of_sales"), [(ROUTER, TONE), (ROUTER, ROUTER)], ids=["others", "the same"])
 def test_two_groups_count_every_request_of_their_adapters(
-    dsn: str, migrated: store.Client, of_support: str, of_sales: str
+    dsn: str, migrated: store.Client, of_support: str, of_sales: str, tmp_path: Path
 ) -> None:
     topic = MemoryTopic()
     topic.publish(request(n, (ROUTER, TONE)[n % 2], ts=NOW) for n in range(200))
     for group, adapter in (("support", of_support), ("sales", of_sales)):
-        read_and_store(dsn, topic, adapter, group, migrated)
+        read_and_store(dsn, topic, adapter, group, migrated, tmp_path)
     sql = "SELECT consumer_group, adapter, sum(n) FROM request_counts FINAL GROUP BY ALL ORDER BY consumer_group DESC"
     assert migrated.query(sql).result_rows == [("support", of_support, 100), ("sales", of_sales, 100)]
     for group, adapter in (("support", of_support), ("sales", of_sales)):

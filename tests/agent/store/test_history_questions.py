@@ -12,6 +12,7 @@ import pytest
 from scipy.stats import chi2
 
 from agent.alerting.notice import to_notice
+from agent.alerting.policy import Policy
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
 from agent.store.table_rows import Origin
@@ -56,6 +57,37 @@ def a_year() -> Iterator[Finding]:
 
 
 @embedded
+def test_severity_and_owner_are_those_of_the_latest_trigger_and_of_earlier_rows_unknown(
+    migrated: store.Client,
+) -> None:
+    """The policy that was in force when it was sent: the end of an incident, which has no cause, changes neither."""
+    policy = Policy.model_validate(
+        {
+            "causes": {"wrong_adapter": {"severity": "error", "owner": "models"}},
+            "adapters": {TONE: {"severity": "critical", "owner": "safety"}},
+        }
+    )
+    alarm = findings.alarm(NOW - HOUR, cause=Cause.UNKNOWN, identity=ACCEPTED)
+    sharper = findings.alarm(NOW - HOUR / 2, cause=Cause.WRONG_ADAPTER, identity=ACCEPTED)
+    healthy = findings.verdict(reason=Reason.RESOLVED, at=NOW - 60)
+    tone = findings.alarm(NOW - HOUR, cause=LOST, identity=ACCEPTED, subject=TONE)
+    sent = (
+        notice(alarm, NoticeReason.DEGRADED, NOW - HOUR),
+        notice(sharper, NoticeReason.CAUSE_SHARPER, NOW - HOUR / 2),
+        notice(healthy, NoticeReason.RECOVERED, NOW - 60),
+        notice(tone, NoticeReason.DEGRADED, NOW - HOUR),
+    )
+    insert(migrated, *sent, place=Origin("prod", "pod-0", policy=policy))
+    incidents = {row["subject"]: (row["severity"], row["owner"]) for row in answers(migrated, "incidents")}
+    assert incidents == {ROUTER: ("error", "models"), TONE: ("critical", "safety")}
+    assert [(row["reason"], row["severity"], row["owner"]) for row in answers(migrated, "alerts", subject=ROUTER)] == [
+        ("recovered", "critical", ""),
+        ("cause_sharper", "error", "models"),
+        ("degraded", "critical", ""),
+    ]
+
+
+@embedded
 def test_incidents_one_by_one_and_how_many_pages_of_a_year_may_have_been_false(migrated: store.Client) -> None:
     insert(migrated, *a_year())
     sharper = findings.alarm(NOW - 300, cause=Cause.WRONG_ADAPTER, identity=ACCEPTED)
@@ -70,6 +102,7 @@ def test_incidents_one_by_one_and_how_many_pages_of_a_year_may_have_been_false(m
         (ROUTER, "degraded", "recovered", 120),
     ]
     assert (rows[0]["cause"], rows[0]["notices"], sorted(rows[0]["pods"])) == ("wrong_adapter", 2, ["pod-0", "pod-1"])
+    assert {(row["severity"], row["owner"]) for row in rows} == {("critical", ""), ("warning", "")}
     assert rows[0]["ended_at"] is None and not any(row["reopened"] for row in rows)
     assert [row["subject"] for row in answers(migrated, "incidents", subject=TONE)] == [TONE, TONE]
     assert len(answers(migrated, "incidents", days="40")) == 1
@@ -137,6 +170,8 @@ def test_retention_by_hour_the_members_of_a_base_and_what_is_watched(migrated: s
         findings.golden(NOW - DAY, smallest_loss=0.2, draws=30),
         findings.golden(NOW - HOUR, golden="sha256:new", smallest_loss=0.055, draws=9, tolerance=0.05, made_on="vllm"),
     )
+    losses = {row["subject"]: row["smallest_loss"] for row in answers(migrated, "members", subject=ROUTER)}
+    assert losses == {BASE: None, TONE: None, ROUTER: 0.055}, "of a base it is its adapters' to see"
     watched = {row["adapter"]: row for row in answers(migrated, "watched")}
     router = watched[ROUTER]
     assert (router["smallest_loss"], router["tolerance"], router["made_on"], router["status"]) == (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -52,11 +53,10 @@ def test_a_store_that_is_away_has_a_status_in_words() -> None:
 
 
 def test_an_open_store_answers_by_name(tmp_path: Path) -> None:
-    reader = StoreReader(config(f"chdb://{tmp_path}"))
-    columns, rows = reader.query("degraded", {})
-    assert "subject" in columns
-    assert rows == []
-    assert reader.counted_upto() == {}
-    fleet = reader.fleet([(SubjectKind.ADAPTER, "a")])
-    assert fleet is not None and not fleet.live and not fleet.incidents and fleet.spacing_s == 90.0
-    reader.close()
+    with closing(StoreReader(config(f"chdb://{tmp_path}"))) as reader:
+        columns, rows = reader.query("degraded", {})
+        assert "subject" in columns
+        assert rows == []
+        assert reader.counted_upto() == {}
+        fleet = reader.fleet([(SubjectKind.ADAPTER, "a")])
+        assert fleet is not None and not fleet.live and not fleet.incidents and fleet.spacing_s == 90.0

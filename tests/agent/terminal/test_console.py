@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from agent.terminal.console import picture, rows_table, verdict_table
+from detectors.records import SubjectKind
 from tests.agent import findings
 
 
@@ -43,3 +44,15 @@ def test_a_healthy_adapter_that_has_changed_is_marked() -> None:
     changed = findings.verdict(tolerated_change="ticket-router has changed, and is inside your tolerance of 5 %")
     Console(file=out, width=160).print(verdict_table([changed, findings.verdict(subject="other")]))
     assert out.getvalue().count("healthy: changed within tolerance") == 1
+
+
+def test_beside_a_healthy_verdict_stands_the_smallest_loss_that_would_page() -> None:
+    out = io.StringIO()
+    sees = {findings.ROUTER: "5.5% in 9 draws", "lost": "10% in 41 draws", findings.BASE: "nothing of its own"}
+    verdicts = [
+        findings.verdict(),
+        findings.alarm(subject="lost"),
+        findings.verdict(subject=findings.BASE, subject_kind=SubjectKind.BASE),
+    ]
+    Console(file=out, width=160).print(verdict_table(verdicts, sees=sees))
+    assert out.getvalue().count("pages for") == 1 and "healthy; pages for 5.5% in 9 draws" in out.getvalue()

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from detectors.canaries.route_agreement import LEVEL, Sight, TokenAnswers, fewest_beyond, noise, route_agreement
+from detectors.canaries.route_agreement import (
+    LEVEL,
+    Sight,
+    TokenAnswers,
+    WrittenAndAccepted,
+    fewest_beyond,
+    noise,
+    route_agreement,
+    writes_otherwise,
+)
 from detectors.errors import ShapeMismatch
 from detectors.records import Floats
 
@@ -128,3 +138,28 @@ def test_answers_that_do_not_fit_are_refused() -> None:
     for generated, scored in ((two, three), (two[:1], two[:1]), (two[:, :0], two[:, :0])):
         with pytest.raises(ShapeMismatch):
             route_agreement([TokenAnswers(generated, scored, 1.0)], crossing=0.0, tolerance=0.05)
+
+
+def beside_the_record(off: float, *, first: bool = True, seed: int = 0) -> WrittenAndAccepted:
+    """Tokens of an effect of 1 nat, written this far from the record; first: the record's own first token?"""
+    accepted = np.random.default_rng(seed).normal(-1.0, 0.5, 16).astype(np.float32)
+    written = np.stack([accepted + off, accepted + off + 0.001]).astype(np.float32)
+    return WrittenAndAccepted(written[:, : 16 * first], accepted[: 16 * first], 1.0)
+
+
+def test_what_is_written_is_otherwise_by_more_than_tolerance_and_noise_or_by_its_first_token() -> None:
+    assert not writes_otherwise([beside_the_record(0.045)] * 8, 0.05)
+    assert writes_otherwise([beside_the_record(0.055)] * 8, 0.05)
+    assert not writes_otherwise([replace(beside_the_record(0.055), floor=0.01)] * 8, 0.05)
+    for others in (2, 3):
+        canaries = [beside_the_record(0.0, first=i >= others, seed=i) for i in range(8)]
+        assert writes_otherwise(canaries, 0.05) is (others >= 3), "by 3 of 8, as a route is blind"
+    assert not writes_otherwise([beside_the_record(9.0)], 0.05), "one canary alone decides nothing"
+    assert not writes_otherwise([], 0.05)
+
+
+def test_at_the_edge_of_its_null_hypothesis_what_is_written_is_called_otherwise_no_more_often_than_promised() -> None:
+    generator, level = np.random.default_rng(0), 0
+    for _ in range(800):
+        level += writes_otherwise([beside_the_record(float(generator.random() < 0.05)) for _ in range(8)], 0.05)
+    assert level / 800 <= 0.01 + 4 * (0.01 * 0.99 / 800) ** 0.5

@@ -23,6 +23,7 @@ SAME = Identity("sha256:aaaa", "sha256:aaaa")
 OTHER_WEIGHTS = Identity("sha256:aaaa", "sha256:bbbb")
 QUANTISED = replace(OTHER_WEIGHTS, golden_grid=NO_GRID, live_grid="4 bits in groups of 64 (NF4 levels): 168 of 168")
 OTHER_FILES = replace(SAME, golden_adapter="sha256:0123456789abcdef", live_adapter="sha256:fedcba9876543210")
+OTHER_SOURCE = replace(SAME, golden_source="router-v3 on smol", live_source="router-v2 on smol")
 OTHER_TEMPLATE = replace(SAME, golden_template="sha256:t", live_template="sha256:u", scheme=2)
 OTHER_TOKENIZER = replace(SAME, golden_tokenizer="sha256:t", live_tokenizer="sha256:u", scheme=2)
 
@@ -102,6 +103,13 @@ def of_canaries(adapter: str = "router") -> tuple[Diagnosis, ...]:
             for pods in ((), ("pod-0", "pod-3"))
         ),
         replace(blank, cause=Cause.ADAPTER_REPLACED, identity=OTHER_FILES),
+        replace(blank, cause=Cause.ADAPTER_REPLACED, identity=OTHER_SOURCE),
+        replace(
+            blank,
+            cause=Cause.WRONG_ADAPTER,
+            match=match("rewriter", kind=FaultKind.OTHER_ADAPTER),
+            replicas=FaultyReplicas(6, 24, (), lost),
+        ),
         replace(lost, identity=OTHER_FILES),
     )
 

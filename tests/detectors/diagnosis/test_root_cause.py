@@ -6,10 +6,12 @@ from itertools import product
 import numpy as np
 import pytest
 
+from detectors.canaries.mode_gap import in_modes
 from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.root_cause import diagnose, diagnose_base, diagnosed_canaries
 from detectors.diagnosis.signature_matching import signature_fits
-from detectors.records import NO_GRID, CanarySplit, Cause, Identity, Measurement, Round
+from detectors.diagnosis.wording import words_of
+from detectors.records import NO_GRID, CanarySplit, Cause, Identity, Measurement, Mode, Round
 from tests.detectors.synthetic import ADAPTERS, make_base_round, make_round
 
 T = Tolerances()
@@ -117,6 +119,48 @@ def test_changed_adapter_files_are_the_cause_where_nothing_else_explains_the_ans
     assert replaced.cause is Cause.ADAPTER_REPLACED and replaced.identity == CHANGED
     moved = replace(CHANGED, live_base="b")
     assert diagnose(replace(make_round("router", "junk"), identity=moved), T).cause is Cause.BASE_SWAPPED
+
+
+def test_another_source_in_the_engines_list_is_the_cause_where_nothing_else_explains_the_answers() -> None:
+    other = Identity("a", "a", golden_source="router-v3 on smol", live_source="router-v2 on smol")
+    replaced = diagnose(replace(make_round("router", "junk"), identity=other), T)
+    assert replaced.cause is Cause.ADAPTER_REPLACED
+    assert "another place than accepted (was router-v3 on smol, is router-v2 on smol)" in words_of(replaced).explanation
+    assert diagnose(replace(make_round("router", "junk"), identity=replace(other, golden_source="")), T).cause is (
+        Cause.UNKNOWN
+    )
+
+
+def in_two_requests(fault: str, second: str) -> Round:
+    """Each drawn canary written twice, under these faults in turn; what is scored is as accepted."""
+    plain = make_round("router")
+    cells = []
+    for i, m in enumerate(m for m in plain.measurements if m.comparison.draws):
+        name = m.comparison.reference.canary
+        for each in (fault, second) if i % 2 else (second, fault):
+            other = next(o for o in make_round("router", each).measurements if o.comparison.reference.canary == name)
+            known = replace(other.comparison.reference, mode_floors={Mode.WRITTEN: 0.0})
+            comparison = replace(other.comparison, modes=(Mode.WRITTEN,), reference=known)
+            cells.append(in_modes(replace(other, comparison=comparison), m))
+    return replace(plain, cells=tuple(cells), answered_by="vllm 0.33.0, scoring in the prompt")
+
+
+def test_answers_of_one_canary_that_differ_in_the_same_mode_are_of_some_requests_and_no_mode() -> None:
+    some = diagnose(in_two_requests("not_applied", "healthy"), T)
+    assert some.cause is Cause.ONE_REPLICA and some.replicas is not None
+    assert 2 * some.replicas.bad == some.replicas.total == len(in_two_requests("healthy", "healthy").cells)
+    assert some.replicas.diagnosis.cause is Cause.ADAPTER_NOT_APPLIED
+    assert diagnose(in_two_requests("not_applied", "not_applied"), T).cause is Cause.SERVING_PATH
+
+
+def test_another_adapter_in_some_of_one_engines_answers_is_that_adapter() -> None:
+    mixed = diagnose(in_two_requests("adapter:rewriter", "healthy"), T)
+    assert mixed.cause is Cause.WRONG_ADAPTER and mixed.match is not None and mixed.match.names[0] == "rewriter"
+    assert mixed.replicas is not None
+    assert f"so are {mixed.replicas.bad} of {mixed.replicas.total} answers" in words_of(mixed).explanation
+    assert diagnose(replace(in_two_requests("adapter:rewriter", "healthy"), answered_by=""), T).cause is (
+        Cause.ONE_REPLICA
+    )
 
 
 def test_a_template_that_changed_is_diagnosed_with_how_many_prompts_it_changes() -> None:

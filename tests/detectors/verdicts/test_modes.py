@@ -3,12 +3,14 @@ draws, and never about files."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from detectors.canaries.tolerance import Tolerances
+from detectors.evidence.e_process_bank import EProcessBank
 from detectors.monitor import Monitor
 from detectors.records import (
     THE_FILES,
@@ -22,7 +24,7 @@ from detectors.records import (
     SubjectKind,
     Verdict,
 )
-from detectors.verdicts.incident import Incident, Rules
+from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, advance
 from detectors.verdicts.modes import is_rare_in_a_mode, of_modes
 from detectors.verdicts.recovery import DrawCounts
 from tests.detectors.synthetic import make_round
@@ -184,3 +186,47 @@ def test_an_incident_remembers_its_mode_and_one_of_an_earlier_version_has_none()
     assert Incident.from_json(open.to_json()) == open
     former = {name: value for name, value in open.to_json().items() if name != "mode"}
     assert Incident.from_json(former).mode is None
+
+
+def reasons_of_a_lasting_fault(share: float, seed: int, rounds: int, draws: int = 4) -> list[Reason]:
+    """A mode in which this share of the pool is apart from the first round on, until the last one."""
+    generator, bank, incident = np.random.default_rng(seed), EProcessBank[Mode](), Incident()
+    reasons: list[Reason] = []
+    for at in range(rounds):
+        scores = generator.random(draws) < share
+        bank.advance({WARM: scores}, T.share, 8, float(at))
+        counts = DrawCounts(draws, int(scores.sum()), T.share)
+        onset, outcome = bank.onset(WARM), Outcome.BAD if counts.share > T.share else Outcome.GOOD
+        result = RoundResult(
+            float(at),
+            outcome,
+            log_e=bank.level(WARM),
+            onset_at=None if onset is None else onset.at,
+            draws=counts,
+            scores=DrawCounts(16, 0, T.share),
+            mode=incident.mode or WARM,
+            in_modes={WARM: counts},
+        )
+        step = advance(incident, result, Rules(T, 21.5))
+        incident = step.after
+        reasons.append(step.reason)
+        if step.reason in (Reason.ALARM, Reason.RESOLVED):
+            bank.restart(WARM)
+    return reasons
+
+
+@pytest.mark.parametrize("share", [0.2, 0.3, 0.5, 1.0])
+def test_a_fault_of_some_canaries_in_a_mode_does_not_end_by_the_luck_of_its_alarm(share: float) -> None:
+    """Four draws a round: those of the alarm alone say too much. 20 faults, 150 rounds each; the bound on the chance of
+    a false end is 150 / 1,000 for each, and what is met is far below it."""
+    played = [reasons_of_a_lasting_fault(share, seed, 150) for seed in range(20)]
+    assert all(Reason.ALARM in reasons for reasons in played)
+    assert sum(Reason.RESOLVED in reasons for reasons in played) <= 2
+
+
+def test_the_rounds_of_a_mode_are_saved_and_forgotten_at_the_alarm() -> None:
+    counts = {WARM: DrawCounts(4, 2, T.share)}
+    open_ = advance(Incident(), RoundResult(1.0, Outcome.BAD, in_modes=counts), RULES).after
+    assert Incident.from_json(json.loads(json.dumps(open_.to_json()))) == open_ and open_.recent_in_modes
+    alarmed = advance(open_, RoundResult(2.0, Outcome.BAD, log_e=20.0, in_modes=counts, mode=WARM), RULES).after
+    assert alarmed.open and alarmed.recent_in_modes == ()

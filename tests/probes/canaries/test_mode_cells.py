@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from detectors.canaries.mode_gap import FACTORS, faulty_mode, is_apart
 from detectors.canaries.tolerance import Tolerances
 from detectors.records import BaseRound, Mode, Round
 from probes.canaries import mode_cells
-from probes.canaries.mode_cells import DRAWS, DRAWS_AT_EVENT, drawn_for_cells, two_cells
+from probes.canaries.mode_cells import DRAWS, DRAWS_AT_EVENT, drawn_for_cells, mean_scored, two_cells
 from probes.canaries.round import Scheduled, replay_base_round
+from probes.canaries.schedule import RoundPlan, plan_round
 from probes.golden.record import Golden
 from probes.runners.served import Config, Runner
 from tests.probes.worlds import ADAPTERS, enrolled, never
@@ -43,8 +45,8 @@ def golden(floor: float = 0.0) -> Golden:
     return replace(known, canaries=tuple(canaries))
 
 
-def round_of(runner: Runner, number: int = 0) -> Round:
-    done = replay_base_round(runner, {"alpha": golden()}, Scheduled("toy", number, 0.0, BUDGET, 1), never)
+def round_of(runner: Runner, number: int = 0, budget: int = BUDGET) -> Round:
+    done = replay_base_round(runner, {"alpha": golden()}, Scheduled("toy", number, 0.0, budget, 1), never)
     assert isinstance(done, BaseRound)
     return done.members[0]
 
@@ -71,9 +73,58 @@ def test_each_factor_is_in_one_of_two_cells_and_every_choice_has_its_turn(modes:
 
 
 def test_the_first_draws_are_had_in_modes_as_often_as_each_was_drawn() -> None:
-    picks = ("a", "b", "a", "c", "a", "d", *"efghijklm")
-    assert DRAWS == 4 and drawn_for_cells(picks, has_news=False) == {"a": 2, "b": 1, "c": 1}
-    assert drawn_for_cells(picks, has_news=True) == dict(Counter(picks[:DRAWS_AT_EVENT])) | {"a": 3}
+    known = golden()
+    a, b, c, *others = (canary.id for canary in known.pool)
+    plan = RoundPlan({}, (), (a, b, a, c, a, *others[:12]))
+    assert DRAWS == 4 and drawn_for_cells(known, plan, 2048, whole=False) == {a: 2, b: 1, c: 1}
+    assert drawn_for_cells(known, plan, None, whole=True) == dict(Counter(plan.picks[:DRAWS_AT_EVENT])) | {a: 3}
+
+
+@pytest.mark.parametrize("budget", [256, 512, 1024])
+def test_answers_in_modes_are_in_the_budget_of_a_round_on_average(budget: int) -> None:
+    known = golden()
+    plans = [plan_round(known, budget, 1, number) for number in range(300)]
+    lengths = {canary.id: len(canary.forced) for canary in known.canaries}
+    scored = [sum(lengths[name] for name in (*plan.draws, *plan.held_out)) for plan in plans]
+    assert np.mean(scored) == pytest.approx(mean_scored(known, plans[0]), rel=0.05)
+    for whole in (False, True):
+        had = [drawn_for_cells(known, plan, budget, whole) for plan in plans]
+        written = [2 * sum(lengths[name] for name in each) for each in had]
+        # The last draw may go beyond what is left, by its own length.
+        assert np.mean(scored) + np.mean(written) <= budget + max(lengths.values())
+        assert np.mean([sum(each.values()) for each in had]) >= (6 if whole else DRAWS - 0.1)
+
+
+def test_whether_a_draw_is_had_in_modes_does_not_depend_on_its_own_length() -> None:
+    """Of 1,500 rounds whose budget ends after some draws, the last that was had is long as often as the pool is."""
+    known, budget = golden(), 96
+    lengths = {canary.id: len(canary.forced) for canary in known.pool}
+    long = set(sorted(lengths, key=lengths.__getitem__)[len(lengths) // 2 :])
+    plans = [plan_round(known, 512, 2, number) for number in range(1500)]
+    within = round(mean_scored(known, plans[0])) + budget
+    had = [sum(drawn_for_cells(known, plan, within, whole=True).values()) for plan in plans]
+    assert {2, 3, 4, 5} < set(had)
+    for place in (1, 2, 3):
+        there = [plan.picks[place] in long for plan, draws in zip(plans, had, strict=True) if draws > place]
+        assert abs(np.mean(there) - 0.5) < 4 * 0.5 / len(there) ** 0.5
+
+
+def test_a_round_after_one_with_an_answer_apart_asks_the_whole_grid() -> None:
+    """A fault without an event: more draws come with the next round, and fewer again once nothing is apart."""
+    behind = engine()
+    runner = opened(behind)
+    round_of(runner)
+
+    def draws(number: int) -> int:
+        per_canary = {m.comparison.reference.canary: m.comparison.draws for m in round_of(runner, number, 1024).cells}
+        return sum(per_canary.values())
+
+    assert draws(1) == DRAWS
+    behind.toy.faults.streams_base = True
+    few, many = draws(2), draws(3)
+    assert few == DRAWS < many <= DRAWS_AT_EVENT
+    behind.toy.faults.streams_base = False
+    assert draws(4) > DRAWS and draws(5) == DRAWS
 
 
 def test_the_first_round_asks_the_whole_grid_and_the_next_ones_part_of_it() -> None:
@@ -115,6 +166,28 @@ def test_a_fault_in_one_mode_is_apart_there_and_nowhere_else(fault: str, mode: M
     assert apart(round, mode) == {True} and faulty_mode(round.cells, T) is mode
     assert not any(is_apart(m, T) for m in round.cells if mode not in m.comparison.modes)
     assert all(scored.retention == pytest.approx(1.0, abs=1e-4) for scored in round.measurements)
+
+
+def test_a_fault_of_prefill_that_begins_with_a_restart_is_measured_against_the_record() -> None:
+    """Nothing scores what is written then; what is written is not what was accepted either."""
+    behind = engine()
+    runner = opened(behind)
+    round_of(runner)
+    behind.version = "2"
+    behind.toy.faults.of_adapter["alpha"] = "not_in_prefill"
+    round = round_of(runner, 1)
+    assert round.blocked is None and {round.retention < 0.05 for round in round.measurements} == {True}
+    assert any("is not what was accepted either" in fact for fact in round.facts)
+
+
+def test_a_route_that_begins_to_score_wrongly_is_no_fault_of_an_adapter_that_writes_as_accepted() -> None:
+    behind = engine()
+    runner = opened(behind)
+    round_of(runner)
+    behind.version = "2"
+    behind.toy.faults.scored_as_base.add("alpha")
+    round = round_of(runner, 1)
+    assert round.blocked is not None and "is blind for alpha" in round.detail
 
 
 def test_long_prompts_have_a_mode_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:

