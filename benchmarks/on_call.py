@@ -1,7 +1,8 @@
 """What the on-call person's tools take: ``python -m benchmarks.on_call --json FILE [--quick] [--part NAME ...]``.
 
-Parts: questions (each over ten million rows), status_page (first byte and size with 200 adapters), receivers (200
-incidents while PagerDuty is away, throttles, fails or is slow). Exit code 0: all of it ran, whatever it showed.
+Parts: ingest (rows a second into the embedded engine), outage (ClickHouse away for an hour), killed (an agent without
+models, with -9), questions (each over ten million rows), status_page (first byte and size with 200 adapters), receivers
+(200 incidents while PagerDuty is away, throttles, fails or is slow). Exit code 0: all of it ran, whatever it showed.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.figures import Figure, arguments, console, report, save, stored_figures
-from benchmarks.process import questions, receivers, status_page
+from benchmarks.process import killed, questions, receivers, status_page, stored
 
 SEED = 0
 
@@ -19,6 +20,9 @@ def main() -> None:
     figures: list[Figure] = []
     earlier = stored_figures(options.json) if options.part else []
     parts: dict[str, Callable[[bool], list[Figure]]] = {
+        "ingest": stored.ingest,
+        "outage": stored.outage,
+        "killed": killed.measure,
         "questions": questions.measure,
         "status_page": status_page.measure,
         "receivers": receivers.measure,

@@ -1,7 +1,8 @@
 """Traffic evidence in figures: ``python -m benchmarks.traffic_evidence --json FILE [--quick] [--part NAME ...]``.
 
 On responses of the real model, sampled once and kept in the cache folder, as is what golden copies say of them.
-Parts: delays, samplers, fair_bet, replicas, peers, unexplained, prefixes, retention, texts, onset, base, speed.
+Parts: delays, samplers, fair_bet, replicas, peers, unexplained, suspected, prefixes, retention, texts, onset, base,
+speed.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from benchmarks.traffic import (
     peers,
     prefixes,
     scoring_speed,
+    suspected,
     texts,
     unexplained,
 )
@@ -144,6 +146,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
         "replicas": _replicas,
         "peers": _peers,
         "unexplained": lambda world: unexplained.figures(world.engine),
+        "suspected": lambda world: suspected.figures(world.runner, world.quick),
         "prefixes": lambda world: prefixes.figures(world.quick),
         "retention": _retention,
         "texts": lambda world: texts.figures(world.runner, world.healthy),

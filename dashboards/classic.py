@@ -10,10 +10,9 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import dashboard
 
 from dashboards.annotations import INCIDENTS, TAG
-from dashboards.board import Dashboard, Filter, Panel, Shape
+from dashboards.board import Dashboard, Filter, Shape
+from dashboards.placing import placed
 from dashboards.visuals import CHOSEN, DATA_SOURCE, query, visual
-
-COLUMNS = 24
 
 
 class Query(Dataquery, Builder[Dataquery]):
@@ -52,16 +51,6 @@ def classic(board: Dashboard, runbooks: str) -> dashboard.Dashboard:
         drawn.id(number).grid_pos(dashboard.GridPos(h=panel.height, w=panel.width, x=at[0], y=at[1]))
         built.with_panel(drawn.with_target(Query(panel.sql, panel.shape)))
     return built.build()
-
-
-def placed(panels: Sequence[Panel]) -> Iterator[tuple[Panel, tuple[int, int]]]:
-    """Each panel with its left and upper edge: from left to right, and a new row where it does not fit any more."""
-    x = y = tallest = 0
-    for panel in panels:
-        if x + panel.width > COLUMNS:
-            x, y, tallest = 0, y + tallest, 0
-        yield panel, (x, y)
-        x, tallest = x + panel.width, max(tallest, panel.height)
 
 
 def _variables(filters: Sequence[Filter], runbooks: str) -> Iterator[Builder[dashboard.VariableModel]]:

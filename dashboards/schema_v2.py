@@ -14,7 +14,7 @@ from grafana_foundation_sdk.models.resource import Manifest
 
 from dashboards.annotations import INCIDENTS, TAG
 from dashboards.board import Dashboard, Filter, Panel, Shape
-from dashboards.classic import placed
+from dashboards.placing import placed
 from dashboards.visuals import DATA_SOURCE, query, visual
 
 

@@ -414,6 +414,11 @@ BY_RESPONSES = {
         action="compare lora_alpha, r and use_rslora in the adapter_config.json of {adapter} with the scale that the "
         "engine applies; then reload it and run gapwatch query responses -p subject={adapter_argument}",
     ),
+    (Cause.PARTLY_APPLIED, ""): Text(
+        explanation=_RESPONSES_FIT,
+        action="check in the engine's log that all parts of {adapter} were loaded, on every rank of a tensor-parallel "
+        "engine, {other} first; then reload it and run gapwatch query responses -p subject={adapter_argument}",
+    ),
     (Cause.ONE_REPLICA, "by pod"): Text(
         explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
         "adapter, all from {pods}; the others are as accepted",
@@ -465,8 +470,9 @@ AUTHORS = {
     "the base": "the accepted base model",
     "an earlier version": "the previously accepted version of {adapter}",
     "another adapter": "{other}",
-    "fewer bits": "{adapter} on a base of 4-bit weights",
-    "the base in fewer bits": "a 4-bit copy of {adapter}",
+    "fewer bits": "{adapter} on a base of {bits} weights",
+    "the base in fewer bits": "a {bits} copy of {adapter}",
+    "without a block": "{adapter} without its {other}",
     "half of an adapter": "{other} at about half of its strength",
     "another strength": "{adapter} at another strength",
     "unknown": "something that is not {adapter}",
@@ -799,6 +805,8 @@ MAKE_SCORABLE = (
     "records lack is set in scoring.temperature, and an accepted base that was not kept needs "
     "probes.keep_golden_weights: true and gapwatch enrol {adapter_argument} --replace --why TEXT"
 )
+# The name of a base was given to an adapter; said when the incident of its requests ends by that.
+NAME_IS_AN_ADAPTERS = "{base} is the name of an adapter now: no request names the base any more"
 MAKE_SCORABLE_OF_BASE = (
     "run gapwatch query responses -p subject={base_argument} and read the column detail; a temperature that the "
     "records lack is set in scoring.temperature"

@@ -326,7 +326,7 @@ class AnswersInModes(Protocol):
         ``refresh``?"""
 
     def suspects(self, adapter: str) -> bool:
-        """Was an answer of the adapter in some mode apart from the scored one when it was last had (``suspect``)?"""
+        """Was an answer of the adapter in some mode apart from the scored one of late (``suspect``)?"""
 
     def suspect(self, adapter: str, apart: bool) -> None:
         """apart: was an answer of the adapter in some mode apart from the scored one in the round that ends now?"""

@@ -23,6 +23,7 @@ import httpx
 
 from agent.alerting.notice import state_key
 from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, missing_files
+from agent.delivery.pagerduty_incidents import open_incident
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
@@ -91,7 +92,7 @@ def _all(config: Config) -> Iterator[Check]:
     yield from cpu_check(config)
     yield from _kafka(config)
     yield from _store(config)
-    yield from _pagerduty(config)
+    yield from pagerduty_checks(config)
     yield from receiver_checks(config)
     yield from model_checks(config)
     yield from watcher_checks(config)
@@ -155,7 +156,8 @@ def _store_answers(config: Config) -> str:
         client.close()
 
 
-def _pagerduty(config: Config) -> Iterator[Check]:
+def pagerduty_checks(config: Config) -> Iterator[Check]:
+    """Files, hosts and rights; no event is sent."""
     pagerduty = config.alerts.pagerduty
     if pagerduty is None:
         yield Check("pagerduty", True, "not configured: nobody is paged")
@@ -165,6 +167,16 @@ def _pagerduty(config: Config) -> Iterator[Check]:
     for name, file in keys.items():
         yield _tried(name, partial(_key, file), "a file with the 32-character integration key")
     yield _tried("pagerduty host", lambda: _reachable(pagerduty.url), "egress to this host and port")
+    if pagerduty.api_token_file is not None:
+        wanted = "alerts.pagerduty.api_token_file: a read-only key of PagerDuty's REST API, and egress to its host"
+        yield _tried("pagerduty API", partial(_told, pagerduty.api_url, pagerduty.api_token_file), wanted)
+
+
+def _told(api_url: str, token_file: Path) -> str:
+    """Asks for a key that nobody uses: what is wanted is the right to ask."""
+    with httpx.Client(timeout=5.0) as http:
+        open_incident(http, api_url, token_file, "gapwatch doctor")
+    return "tells what is open"
 
 
 def receiver_checks(config: Config) -> Iterator[Check]:

@@ -217,8 +217,8 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "confirm": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": _undo(story),
         "over when": [steps.get("Recovered when", "")] if story.incident["ended_at"] is None else [],
-        "watch": _watch(story),
         "compare": [_report(story.incident)],
+        "watch": _watch(story),
     }
     lines = {
         title: [line for text in texts for line in text.split("\n") if line.strip()] for title, texts in parts.items()
@@ -251,12 +251,9 @@ def _answered(pagerduty: PagerDuty, dedup_key: str) -> str:
     if pagerduty.api_token_file is None:
         return ""
     try:
-        token = pagerduty.api_token_file.read_text(encoding="utf-8").strip()
         with httpx.Client(timeout=ASK_S) as http:
-            incident = open_incident(http, pagerduty.api_url, token, dedup_key)
-    except OSError as error:
-        return f"PagerDuty was not asked: alerts.pagerduty.api_token_file: {error.strerror}"
-    except (Retryable, UnicodeDecodeError) as error:
+            incident = open_incident(http, pagerduty.api_url, pagerduty.api_token_file, dedup_key)
+    except Retryable as error:
         return f"PagerDuty does not tell who works on it: {error}"
     if incident is None:
         return "at PagerDuty nothing is open under its key: somebody has resolved it there"

@@ -28,6 +28,10 @@ Ask = Callable[[str, Mapping[str, str]], Answered]
 SPANS = {"hours": 3600.0, "days": 86_400.0}
 
 
+# Questions to which no row is a good answer -> what that means.
+EMPTY = {"degraded": "no rows: all is healthy; how small a change that excludes, by adapter: gapwatch query watched"}
+
+
 @dataclass(frozen=True, slots=True)
 class QueryOptions:
     """Options of the command. params: "key=value" of the question's own; adapter: its ``subject``, an adapter or a base
@@ -56,7 +60,7 @@ def answer(path: Path, name: str | None, wish: QueryOptions, json: bool) -> int:
     else:
         console.print(rows_table(columns, rows, title=store.query_names()[name]))
         if not rows:
-            console.print("no rows")
+            console.print(EMPTY.get(name, "no rows"))
     return 0
 
 

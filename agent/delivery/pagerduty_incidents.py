@@ -13,6 +13,7 @@ Source: https://developer.pagerduty.com/api-reference/9d0b4b12e36f9-list-inciden
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,6 +22,7 @@ from agent.errors import Retryable
 
 API_URL = "https://api.pagerduty.com"
 OPEN = ("triggered", "acknowledged")
+WANTED = "wanted a file with a read-only key of PagerDuty's REST API"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +33,13 @@ class OpenIncident:
     url: str = ""
 
 
-def open_incident(http: httpx.Client, api_url: str, token: str, dedup_key: str) -> OpenIncident | None:
+def open_incident(http: httpx.Client, api_url: str, token_file: Path, dedup_key: str) -> OpenIncident | None:
     """What is open under this key, at whichever service; None where nothing is.
 
+    token_file: read for every question: a key that was rotated is in force at once
     Raises Retryable where it cannot be told. Its message never holds the token.
     """
+    token = _token(token_file)
     query = {"incident_key": dedup_key, "statuses[]": OPEN, "date_range": "all", "limit": "1"}
     headers = {"Authorization": f"Token token={token}", "Accept": "application/vnd.pagerduty+json;version=2"}
     try:
@@ -49,6 +53,18 @@ def open_incident(http: httpx.Client, api_url: str, token: str, dedup_key: str) 
         return _read(incidents[0]) if incidents else None if incidents == [] else _untold(answer)
     except (ValueError, KeyError, TypeError, AttributeError):
         return _untold(answer)
+
+
+def _token(file: Path) -> str:
+    """Raises Retryable."""
+    try:
+        token = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        fault = str(error.strerror) if isinstance(error, OSError) else "bytes that are no text"
+        raise Retryable("alerts.pagerduty.api_token_file", f"saw {fault}, {WANTED}") from None
+    if not token or len(token.split()) > 1:
+        raise Retryable("alerts.pagerduty.api_token_file", f"saw {len(token.split())} words, {WANTED}")
+    return token
 
 
 def _read(incident: dict[str, Any]) -> OpenIncident:

@@ -210,7 +210,7 @@ def _counted(inserts: Iterable[Insert]) -> dict[tuple[str, int], int]:
 
 
 def _packed(inserts: Iterable[Insert]) -> bytes:
-    """By columns, each with the kind of its values: nan and infinity, times and bytes have no form of their own in
+    """By columns, each with the kind of its values: times, bytes and arrays of numbers have no form of their own in
     JSON."""
     whole = []
     for insert in inserts:
@@ -226,7 +226,11 @@ def _column(values: list[Any]) -> tuple[str, list[Any]]:
             return "time", [value if value is None else value.timestamp() for value in values]
         case bytes():
             return "bytes", [value if value is None else base64.b64encode(value).decode() for value in values]
-        case np.ndarray() | np.generic():
+        case np.ndarray():  # as text they would be ten times as long
+            return "array", [
+                [value.dtype.str, value.shape, base64.b64encode(value.tobytes()).decode()] for value in values
+            ]
+        case np.generic():
             return "plain", [plain(value) for value in values]
         case _:
             return "plain", values
@@ -245,5 +249,7 @@ def _values(kind: str, values: list[Any]) -> list[Any]:
             return [value if value is None else datetime.fromtimestamp(value, UTC) for value in values]
         case "bytes":
             return [value if value is None else base64.b64decode(value) for value in values]
+        case "array":
+            return [np.frombuffer(base64.b64decode(data), kind).reshape(shape) for kind, shape, data in values]
         case _:
             return values

@@ -42,8 +42,9 @@ PART = "sink clickhouse"
 BAD_DATA = {6, 27, 41, 53, 69, 70, 72, 117, 349}
 CLOSING_RETRY_S = 0.05
 # While the store is away segments are written so far apart, so that an outage is few files; a disk that refused one is
-# tried again as often.
-APART_S = 1.0
+# tried again as often. While it is BEHIND so many, they are written further apart than the disk needs: of the same rows
+# few large inserts cost the store a fraction of many small ones.
+APART_S, BEHIND_APART_S, BEHIND = 1.0, 0.25, 2
 # Segments of a lane that are also kept in memory: a store that keeps up is sent them without reading them back.
 IN_MEMORY = 4
 
@@ -54,7 +55,7 @@ class Config(BaseModel):
     store_text: keep prompts and outputs of production; replicated: Replicated engines; on_cluster: name for ON CLUSTER
     verdicts, keep, migrations: see agent.config.ClickHouse
     spool_mb: on disk at most, while the store is away: half of it for traffic, half for the rest
-    buffer_mb: in memory, of what the disk does not take, traffic not included; max_rows: of one insert
+    buffer_mb: in memory, of what the disk does not take, traffic not included; max_rows: of one insert, likewise
     retry_s, max_retry_s: first and longest wait between tries
     """
 
@@ -124,7 +125,7 @@ class Sink:
         self._origin = Origin(around.cluster, around.pod, config.store_text, around.consumer_group, around.policy)
         self._runs = VerdictRuns(LONGEST_S if config.verdicts == "changes" else 0.0)
         self._changed = threading.Condition()
-        self._findings, self._traffic = WaitingFindings(config.buffer_mb * 1e6), WaitingTraffic()
+        self._findings, self._traffic = WaitingFindings(config.buffer_mb * 1e6, config.max_rows), WaitingTraffic()
         # Findings first: somebody may be waiting for them.
         self._lanes = tuple(
             _Lane(waiting, self._spool(around.state_dir / "spool" / name), deque())
@@ -222,6 +223,8 @@ class Sink:
                     self._write_to_disk(lane, queued)
             if self._trouble:
                 self._closing.wait(APART_S)
+            elif any(len(lane.queued) >= BEHIND for lane in self._lanes):
+                self._closing.wait(BEHIND_APART_S)
 
     def _await_rows(self) -> bool:
         """Until there is something to write, or to try again; False once nothing more comes."""
@@ -239,7 +242,7 @@ class Sink:
         return True
 
     def _taken(self, lane: _Lane) -> _Queued | None:
-        if not (inserts := lane.waiting.take(self._config.max_rows)):
+        if not (inserts := lane.waiting.take()):
             return None
         queued = _Queued(inserts, sum(len(insert.rows) for insert in inserts))
         lane.queued.append(queued)

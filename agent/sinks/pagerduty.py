@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import httpx
 import orjson
+import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.alerting.policy import Severity, Urgency
@@ -36,7 +37,8 @@ from agent.delivery.sender import Outcome, Pace, Sender
 from agent.errors import Retryable
 from agent.records import Finding, Notice, NoticeKind, NoticeReason
 from agent.surroundings import Surroundings
-from agent.trouble import Trouble
+
+log = structlog.get_logger(__name__)
 
 FIRST = True  # a page is on disk before anything else is tried
 
@@ -133,9 +135,9 @@ class Sink:
 
     @property
     def status(self) -> tuple[bool, str]:
+        """Notices get out, also while PagerDuty does not tell what is open: then the words alone say so."""
         works, words = self._sender.status
-        trouble = self._services.api_trouble
-        return works and not trouble, "; ".join(part for part in (trouble, words) if part)
+        return works, "; ".join(part for part in (self._services.untold, words) if part)
 
 
 class _Services:
@@ -146,26 +148,21 @@ class _Services:
         self.secrets = {"": _routing_key(config.routing_key_file, "routing_key_file")} | {
             owner: _routing_key(file, f"owners.{owner}") for owner, file in config.owners.items()
         }
-        self._api_url, self._token = config.api_url, _api_token(config.api_token_file)
-        self._untold = Trouble(PART)
-
-    @property
-    def api_trouble(self) -> str:
-        """Why PagerDuty could not be asked what is open; updates are then sent as they are."""
-        return "; ".join(words for words in (self._token.trouble if self._token else "", str(self._untold)) if words)
+        self._api_url, self._api_token_file = config.api_url, config.api_token_file
+        self.untold = ""
 
     def as_of_now(self, http: httpx.Client, entry: Entry) -> Entry:
         """An update of an incident that somebody has resolved by hand would open a new one, and call: it goes out as a
         change event. Where PagerDuty cannot be asked it goes out as it is: better a call too many than one too few."""
-        token, _ = self._token.read() if self._token and entry.is_update else ("", False)
-        if not token:
+        if self._api_token_file is None or not entry.is_update:
             return entry
         try:
-            is_open = open_incident(http, self._api_url, token, entry.key) is not None
+            is_open = open_incident(http, self._api_url, self._api_token_file, entry.key) is not None
         except Retryable as error:
-            self._untold.begin(f"{error}; updates may open an incident that somebody has resolved")
+            self.untold = f"{error}; updates may open an incident that somebody has resolved"
+            log.warning("pagerduty_does_not_tell_what_is_open", why=str(error), dedup_key=entry.key)
             return entry
-        self._untold.end()
+        self.untold = ""
         return entry if is_open else replace(entry, path=CHANGE, body=_without_incident(entry.body))
 
     def others(self, notice: Notice, owner: str) -> tuple[str, ...]:
@@ -191,14 +188,6 @@ class _Services:
         if answer.status_code == WRONG:
             return Outcome.MUCH_LATER, "HTTP 400: is the routing key right?"
         return Outcome.LATER, f"HTTP {answer.status_code}"
-
-
-def _api_token(file: Path | None) -> SecretFile | None:
-    def fault(token: str) -> str:
-        return "" if token else "an empty file"
-
-    wanted = "a mounted file with a read-only key of PagerDuty's REST API"
-    return None if file is None else SecretFile(file, "alerts.pagerduty.api_token_file", PART, wanted, fault)
 
 
 def _routing_key(file: Path, name: str) -> SecretFile:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -18,15 +18,15 @@ KEPT_LONGEST = (
 )
 # The row of a batch after its other rows: store.counted_upto rests on it.
 TRAFFIC = ("request_counts", "interactions", "aside", "batches")
-# Of one segment, so that it is read back without much memory.
-MOST_ROWS = 20_000
+# Of one segment, so that it is written and read back without much memory.
+MOST_ROWS, MOST_BYTES = 20_000, 16e6
 
 
 class WaitingFindings:
     """Everything but traffic, up to so many bytes. dropped: rows without room, the least important first"""
 
-    def __init__(self, limit_bytes: float) -> None:
-        self._limit, self._bytes = limit_bytes, 0
+    def __init__(self, limit_bytes: float, rows_an_insert: int) -> None:
+        self._limit, self._most, self._bytes = limit_bytes, rows_an_insert, 0
         self._rows: dict[str, deque[tuple[Row, int]]] = {table: deque() for table in KEPT_LONGEST}
         self.dropped = 0
 
@@ -54,16 +54,20 @@ class WaitingFindings:
                 self._bytes -= rows.popleft()[1]
                 self.dropped += 1
 
-    def take(self, most: int) -> tuple[Insert, ...]:
-        """At most MOST_ROWS rows, at most so many in one insert. Each has a token of its own."""
+    def take(self) -> tuple[Insert, ...]:
+        """At most MOST_ROWS rows and about MOST_BYTES, in inserts that have a token each."""
         inserts: list[Insert] = []
-        left = MOST_ROWS
+        rows_left, bytes_left = MOST_ROWS, MOST_BYTES
         for table, rows in self._rows.items():
-            while rows and left:
-                taken = [rows.popleft() for _ in range(min(len(rows), most, left))]
-                self._bytes -= sum(size for _, size in taken)
-                left -= len(taken)
-                inserts.append(Insert(table, tuple(row for row, _ in taken), uuid.uuid4().hex))
+            while rows and rows_left > 0 and bytes_left > 0:
+                taken: list[Row] = []
+                while rows and bytes_left > 0 and len(taken) < min(self._most, rows_left):
+                    row, size = rows.popleft()
+                    taken.append(row)
+                    self._bytes -= size
+                    bytes_left -= size
+                rows_left -= len(taken)
+                inserts.append(Insert(table, tuple(taken), uuid.uuid4().hex))
         return tuple(inserts)
 
     def _without_earlier(self, later: TableRows) -> None:
@@ -88,8 +92,8 @@ class WaitingTraffic:
         self._groups.append(group)
         self._n_rows += len(group.rows)
 
-    def take(self, most: int) -> tuple[Insert, ...]:
-        """At most about MOST_ROWS rows, table by table, so that many batches are few inserts of about so many rows.
+    def take(self) -> tuple[Insert, ...]:
+        """At most about MOST_ROWS rows, one insert a table: one costs the engine as much as thousands of rows do.
 
         Within a table the order of the batches is kept, and the row of a batch comes after its other rows: what is
         left for the next call are whole later groups.
@@ -103,21 +107,9 @@ class WaitingTraffic:
         self._n_rows -= MOST_ROWS - left
         return tuple(
             Insert(table, tuple(row for group in groups for row in group.rows), _token(groups))
-            for table, of_table in taken.items()
-            for groups in _together(of_table, most)
+            for table, groups in taken.items()
+            if groups
         )
-
-
-def _together(groups: Iterable[TableRows], most: int) -> Iterator[list[TableRows]]:
-    """Neighbours in one insert while it has at most so many rows; a larger group is one of its own."""
-    together: list[TableRows] = []
-    for group in groups:
-        if together and sum(len(each.rows) for each in together) + len(group.rows) > most:
-            yield together
-            together = []
-        together.append(group)
-    if together:
-        yield together
 
 
 def _token(groups: Sequence[TableRows]) -> str:

@@ -130,6 +130,8 @@ class ModelProcess:
                 self._work.put(Judged(finding.base, finding.number, finding.at))
             case GoldenAccepted():
                 self._work.put(replace(finding, data=b""))
+            case Verdict(share_of=ShareOf.RESPONSES, status=Status.SUSPECT | Status.DEGRADED):
+                self._work.put(finding)
             case Verdict(share_of=ShareOf.DRAWS | ShareOf.SCORES) | Verdict(reason=Reason.ALARM):
                 self._follow(finding)
 

@@ -6,8 +6,10 @@ healthy, or an intended release a fault.
 
 from __future__ import annotations
 
+import queue
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +17,7 @@ import numpy as np
 import structlog
 
 from agent.records import PartitionAdapter
-from detectors.records import Floats
+from detectors.records import Floats, SubjectKind, Verdict
 from detectors.traffic_records import Embedding, Side, TrafficScore
 from probes.errors import ProbeError
 from probes.golden.record import Golden, Unmonitorable, short
@@ -30,6 +32,7 @@ from probes.scoring.scoring_job import (
     not_scored,
     traffic_score,
 )
+from probes.scoring.suspicion import Suspicions, candidates
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.tokenise import Retokenise, job
 
@@ -61,6 +64,7 @@ class ResponseScorer:
     before: golden record -> likewise of the version that was accepted before
     base: its name, under which come interactions that ask for itself; "" where none do
     scores, embeddings, upto: since they were last taken, in the order in which they came
+    suspicions: what responses of suspect adapters are scored against besides
     """
 
     runner: Runner
@@ -73,6 +77,12 @@ class ResponseScorer:
     scores: list[TrafficScore] = field(default_factory=list)
     embeddings: list[Embedding] = field(default_factory=list)
     upto: dict[PartitionAdapter, int] = field(default_factory=dict)
+    suspicions: Suspicions = field(default_factory=Suspicions)
+    _verdicts: queue.SimpleQueue[Verdict] = field(default_factory=queue.SimpleQueue)
+
+    def judged(self, verdict: Verdict) -> None:
+        """A verdict by responses that says suspect or degraded. From another thread than all else here."""
+        self._verdicts.put(verdict)
 
     def take(self) -> ResponseResults:
         """What was scored and embedded since the last time."""
@@ -124,18 +134,28 @@ class ResponseScorer:
             return []
         runner = self.runner
         assert isinstance(runner, Scoring)
+        self._suspect()
         try:
-            answers = runner.score(jobs, stop, options)
+            answers = runner.score(self.suspicions.applied_to(jobs), stop, options)
         except Exception as error:  # whatever it is: silence would read as a night without traffic
             log.warning("scoring_failed", error=type(error).__name__)
             self.not_scored(scorable, str(error) if isinstance(error, ProbeError) else FAILED)
             return []
-        self.scores += [traffic_score(answer, options) for answer in answers]
+        scores = [traffic_score(answer, options) for answer in answers]
+        self.scores += scores
+        self.suspicions.learn(scores)
         done, untouched = scorable[: len(answers)], scorable[len(answers) :]
         self._note(done)
         vectors = [(answer.prompt, answer.output) for answer in answers]
         self.embeddings += [e for e in _both_sides(done, vectors) if e.adapter != self.base]
         return untouched
+
+    def _suspect(self) -> None:
+        """Take up what was judged since."""
+        while not self._verdicts.empty():
+            verdict = self._verdicts.get()
+            of_base = verdict.subject_kind is SubjectKind.BASE_REQUESTS
+            self.suspicions.begin(verdict.subject, partial(candidates, self.runner, verdict.subject, of_base), of_base)
 
     def _embed(self, batch: Sequence[Interaction], stop: Stop) -> list[Interaction]:
         of_adapters = [interaction for interaction in batch if interaction.adapter != self.base]

@@ -29,7 +29,7 @@ from agent.worker.goldens import Goldens
 from agent.worker.response_feed import LiveIdentities, ScoredBatch, TurnEnded
 from agent.worker.response_scorer import ResponseScorer
 from agent.worker.results import Results, working
-from detectors.records import THE_FILES, BaseRound, Identity, Reason, Round, Verdict
+from detectors.records import THE_FILES, BaseRound, Identity, Reason, Round, ShareOf, Status, SubjectKind, Verdict
 from probes.canaries.flipped_answers import flips, with_worst
 from probes.canaries.kept_answers import KeptAnswers
 from probes.canaries.round import Scheduled, reason_of, replay_base_round
@@ -193,6 +193,8 @@ class Worker:
         match finding:
             case TrafficBatch():
                 self.score(finding.fresh)
+            case Verdict(share_of=ShareOf.RESPONSES, status=Status.SUSPECT | Status.DEGRADED):
+                self._suspect(finding)
             case BaseRound() if self._schedule.flips:
                 worst = [with_worst(member, self._schedule.flips) for member in finding.members if member.measurements]
                 unread = {member.adapter: member for member in worst}
@@ -206,6 +208,11 @@ class Worker:
             base = self._base_of.get(interaction.adapter)
             if base is not None:
                 self._backlogs[base].add(interaction)
+
+    def _suspect(self, verdict: Verdict) -> None:
+        base = self._bases.get(verdict.base)
+        if base is not None and base.responses is not None and verdict.subject_kind is not SubjectKind.BASE:
+            base.responses.judged(verdict)
 
     def own(self, bases: frozenset[str]) -> None:
         """From now on these are replayed and scored: one that came has a round in the next turn; one that went is

@@ -76,7 +76,7 @@ def _apart(engine: Recorded, served: Served, names: Sequence[str]) -> Iterator[F
 def _figures(engine: Recorded, served: Served, names: Sequence[str]) -> list[Figure]:
     rng = np.random.default_rng(16)
     engine.configuration = names[0]
-    watch, adapter = watch_of(engine, served.config, 0), served.adapter_name
+    watch, adapter = watch_of(engine, served, 0), served.adapter_name
     paged, others, farthest = 0, 0, 0.0
     for _ in range(ROUNDS):
         engine.configuration = names[int(rng.integers(len(names)))]

@@ -12,7 +12,6 @@ from contextlib import ExitStack
 
 import httpx
 
-from agent.config import Config
 from benchmarks.engines.real_llama import Served, random_adapter, ticket_router
 from benchmarks.engines.recorded import Recorded
 from benchmarks.engines.watched import Watch, pages, watching
@@ -55,7 +54,7 @@ def record(engine: Recorded, name: str, served: Served, url: str, base_as: str =
     engine.add(name, connect(Address(url)), served.answers_file(name))
     if base_as:
         engine.borrow(base_as, served.config.models[0].name)
-    watch, adapter = watch_of(engine, served.config, 0), served.adapter_name
+    watch, adapter = watch_of(engine, served, 0), served.adapter_name
     golden = watch.goldens[adapter]
     assert isinstance(golden, Golden), golden
     replays = [replay for canary in golden.canaries for replay in replay_pair(canary, adapter).replays]
@@ -64,10 +63,10 @@ def record(engine: Recorded, name: str, served: Served, url: str, base_as: str =
     console.print(f"  recorded: {name}")
 
 
-def watch_of(engine: Recorded, config: Config, number: int) -> Watch:
+def watch_of(engine: Recorded, served: Served, number: int) -> Watch:
     """number: of its first round, by which its draws differ from those of others"""
-    watch = watching(config, SEED, lambda _address, _kind: engine)
-    watch.number = number
+    watch = watching(served.config, SEED, lambda _address, _kind: engine)
+    watch.number, watch.few = number, served.few
     return watch
 
 
@@ -76,7 +75,7 @@ def _rounds_until_page(
 ) -> tuple[int, bool, float]:
     """Rounds after which it pages (99 for never), whether it is named then, and the strength that is read."""
     engine.configuration = AS_STARTED
-    watch, adapter = watch_of(engine, served.config, 100 * number), served.adapter_name
+    watch, adapter = watch_of(engine, served, 100 * number), served.adapter_name
     for _ in range(HEALTHY_ROUNDS):
         verdict = watch.judged()[adapter]
         assert verdict.status is Status.HEALTHY, verdict.explanation

@@ -1,7 +1,8 @@
 """Models for the real server of llama.cpp: the helpdesk's ticket router on SmolLM2-135M, and a random adapter.
 
-The router's record is the one that the helpdesk ships, made in process on another machine. The random adapter of a
-random two-layer Llama is accepted by ``gapwatch enrol`` through the engine; its tokens cost hardly anything.
+The router's record is the one that the helpdesk ships, made in process on another machine. Few of its canaries are
+drawn from, because the engine takes seconds for one of them on a busy machine. The random adapter of a random two-layer
+Llama is accepted by ``gapwatch enrol`` through the engine; its tokens cost hardly anything.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ from examples.engines.llama_cpp.llama_server import llama_server
 from probes.artefacts.base_files import packaged_gguf, resolve
 from probes.canaries.canary_file import Canary, CanarySet, read_canaries
 
+FEW = 8
 ROUTER, RANDOM = "ticket-router", "router"
 NOT_YET = "http://127.0.0.1:9"
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """One base and one adapter as GGUF files. name: of both, for people"""
+    """One base and one adapter as GGUF files. name: of both, for people; few: as in ``Watch``"""
 
     name: str
     config: Config
     base: Path
     adapter: Path
+    few: int = 0
 
     @property
     def adapter_name(self) -> str:
@@ -62,7 +65,7 @@ def ticket_router() -> Iterator[Served]:
         shutil.copytree(HELPDESK / "golden", folder / "golden")
         canaries = {ROUTER: read_canaries(HELPDESK / "canaries" / f"{ROUTER}.jsonl")}
         config = configuration(folder, NOT_YET, "smollm2", canaries, "golden")
-        yield Served(f"SmolLM2-135M with {ROUTER}", config, packaged_gguf(), adapter)
+        yield Served(f"SmolLM2-135M with {ROUTER}, {2 * FEW} canaries", config, packaged_gguf(), adapter, FEW)
 
 
 @contextmanager

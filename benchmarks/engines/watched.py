@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -53,7 +53,9 @@ def accept(folder: Path) -> None:
 
 @dataclass
 class Watch:
-    """Rounds through one runner. seed: of the draws; only: the one adapter that is replayed, "" for all"""
+    """Rounds through one runner. seed: of the draws; only: the one adapter that is replayed, "" for all
+    few: canaries of each half of a record that are drawn from, 0 for all of them
+    """
 
     config: Config
     runner: Runner
@@ -62,11 +64,13 @@ class Watch:
     seed: int
     number: int = 0
     only: str = ""
+    few: int = 0
 
     @cached_property
     def goldens(self) -> dict[str, Golden | Unmonitorable]:
         """Adapter -> its record in force."""
-        return goldens_of(self.config, self.config.models[0])
+        held = goldens_of(self.config, self.config.models[0])
+        return {name: _with_few(own, self.few) for name, own in held.items()} if self.few else held
 
     def round(self) -> BaseRound:
         """The next one by the default cadence."""
@@ -97,6 +101,12 @@ def watching(config: Config, seed: int, connected: Connect = connect, only: str 
     runner = Runner(settings, connected, clock)
     runner.open()
     return Watch(config, runner, monitor_of(config), clock, seed, only=only)
+
+
+def _with_few(golden: Golden | Unmonitorable, few: int) -> Golden | Unmonitorable:
+    if isinstance(golden, Unmonitorable):
+        return golden
+    return replace(golden, canaries=(*golden.pool[:few], *golden.held_out[:few]))
 
 
 def pages(verdicts: Iterable[Verdict]) -> Sequence[Verdict]:

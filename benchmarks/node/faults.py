@@ -183,7 +183,7 @@ def _adapter(inputs: Inputs) -> dict[str, str]:
 
 
 def no_model_packages(inputs: Inputs) -> None:
-    """As an image that was built with EXTRAS= has it."""
+    """As the image without models has it (VARIANT=traffic)."""
     site = light_site(inputs.folder / "site")
     inputs.mount("site", str(inputs.folder / "site"))
     inputs.sidecar["command"] = [sys.executable, "-S", "-P", "-s", "-m", "agent"]

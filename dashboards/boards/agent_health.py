@@ -74,10 +74,11 @@ GROUP BY time, series
 ORDER BY time, series"""
 
 GOLDENS = f"""\
+WITH argMax(g.smallest_loss, g.accepted_at) AS loss
 SELECT
     adapter, argMax(g.base, g.accepted_at) AS base, max(g.accepted_at) AS accepted,
     dateDiff('second', accepted, $__toTime) AS age, argMax(g.why, g.accepted_at) AS why,
-    argMax(g.smallest_loss, g.accepted_at) AS loss, if(isFinite(loss), loss, NULL) AS `smallest loss that pages`,
+    if(isFinite(loss), loss, NULL) AS `smallest loss that pages`,
     argMax(g.made_on, g.accepted_at) AS made_on, argMax(g.hash, g.accepted_at) AS hash, cluster
 FROM goldens AS g FINAL
 WHERE g.accepted_at <= $__toTime AND {IN_CLUSTERS}
@@ -98,6 +99,7 @@ AGENT_HEALTH = Dashboard(
             "A heartbeat comes once a minute. 'no round judged of': bases of which none was for several intervals."
             " `gapwatch query freshness`, then `gapwatch doctor` in the pod",
             SIGNS,
+            height=6,
             units={"silent": "s"},
         ),
         Panel(

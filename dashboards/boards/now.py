@@ -77,7 +77,8 @@ COMMAND = """concat('gapwatch explain ''', replaceAll(dedup_key, '''', '''"''"''
 INCIDENTS = f"""\
 SELECT
     subject, {CAUSE_OF_INCIDENT} AS cause, opened_at, dateDiff('minute', opened_at, $__toTime) AS minutes,
-    opened_by AS kind, base, if(reopened = 1, 'reopened', '') AS reopened, summary, {COMMAND} AS `all of it`, cluster
+    severity, owner, opened_by AS kind, base, if(reopened = 1, 'reopened', '') AS reopened, summary,
+    {COMMAND} AS `all of it`, cluster
 FROM incidents(subject = '', cluster = '')
 WHERE {OPEN}
 ORDER BY opened_at DESC"""

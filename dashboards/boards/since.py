@@ -61,7 +61,7 @@ INCIDENTS = f"""\
 SELECT
     subject, {CAUSE_OF_INCIDENT} AS cause, opened_at, ended_at,
     dateDiff('minute', opened_at, coalesce(ended_at, $__toTime)) AS minutes,
-    opened_by AS kind, ended_by, if(reopened = 1, 'reopened', '') AS reopened, notices,
+    severity, owner, opened_by AS kind, ended_by, if(reopened = 1, 'reopened', '') AS reopened, notices,
     arrayStringConcat(arraySort(pods), ', ') AS pods,
     summary, {COMMAND} AS `all of it`, cluster
 FROM incidents(subject = '', cluster = '')
@@ -105,8 +105,9 @@ counts AS (
 {requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND adapter IN (SELECT adapter FROM spans)", by_minute=True)}
 )
 SELECT
-    s.subject AS subject, s.cause AS cause, s.opened_at AS opened_at, s.adapter AS adapter,
-    sumIf(c.n, c.time >= s.first_minute AND c.time <= s.last_minute) AS requests
+    s.subject AS subject, s.adapter AS adapter,
+    sumIf(c.n, c.time >= s.first_minute AND c.time <= s.last_minute) AS requests, s.cause AS cause,
+    s.opened_at AS opened_at
 FROM spans AS s LEFT JOIN counts AS c ON s.cluster = c.cluster AND s.adapter = c.adapter
 GROUP BY subject, cause, opened_at, adapter
 ORDER BY opened_at DESC, requests DESC"""

@@ -22,8 +22,8 @@ import numpy as np
 
 from detectors.canaries.kl_divergence import with_zero_pads
 from detectors.canaries.retention import PreparedReference, energy, measure, prepare, unprepared
-from detectors.canaries.tolerance import Tolerances
-from detectors.records import Bools, Comparison, Measurement, Mode, Reference, Round, Summary
+from detectors.canaries.tolerance import Tolerances, blocked_by, members_needed
+from detectors.records import BaseRound, Bools, Comparison, Measurement, Mode, Reference, Round, Summary
 
 # Of the tolerance on an adapter, what a mode may be apart beyond noise: nothing benign but noise is in it.
 TOLERATED = 0.2
@@ -108,6 +108,28 @@ def mode_scores(round: Round, tolerances: Tolerances) -> dict[Mode, Bools]:
     its noise would be taken for theirs."""
     in_modes = {mode: _that_count(round, mode) for mode in Mode}
     return {mode: _scores(_by_canary(cells), tolerances) for mode, cells in in_modes.items() if cells}
+
+
+def base_mode_scores(record: BaseRound, tolerances: Tolerances) -> dict[Mode, Bools]:
+    """Mode -> (n,) the score of a base in it, draw by draw: 1 where ``members_needed`` of its members score 1 there.
+
+    Of the modes in which two members or more were had whose noise was measured; n is the fewest draws of these. H0,
+    guarantee and what breaks it: as of ``base_scores``, with "apart in the mode" for "beyond tolerance". Members have
+    their draws in an order of their own, as each draws by itself.
+    """
+    scores: dict[Mode, list[Bools]] = defaultdict(list)
+    for member in record.members:
+        if blocked_by(member) is None:
+            for mode, own in mode_scores(member, tolerances).items():
+                if floors_known(member, mode):
+                    scores[mode].append(own)
+    return {mode: _together(rows, tolerances.share) for mode, rows in scores.items() if len(rows) > 1}
+
+
+def _together(rows: Sequence[Bools], share: float) -> Bools:
+    n = min(map(len, rows))
+    apart: Bools = np.sum([row[:n] for row in rows], axis=0) >= members_needed(share, len(rows))
+    return apart
 
 
 def floors_known(round: Round, mode: Mode) -> bool:

@@ -87,7 +87,7 @@ def _cause_of_base_requests(alternative: Alternative | None) -> Cause:
     match alternative.kind if alternative else AlternativeKind.UNKNOWN:
         case AlternativeKind.OTHER_ADAPTER | AlternativeKind.INTERPOLATION:
             return Cause.BASE_ANSWERED_BY_ADAPTER
-        case AlternativeKind.FOUR_BITS:
+        case AlternativeKind.FOUR_BITS | AlternativeKind.ROUNDED:
             return Cause.QUANTISED_BASE
     return Cause.UNKNOWN
 
@@ -96,8 +96,10 @@ def _cause(alternative: Alternative | None, identity: Identity) -> Cause:
     match alternative.kind if alternative else AlternativeKind.UNKNOWN:
         case AlternativeKind.BASE:
             return Cause.BASE_SWAPPED_AND_ADAPTER_LOST if identity.base_moved else Cause.ADAPTER_NOT_APPLIED
-        case AlternativeKind.FOUR_BITS:
+        case AlternativeKind.FOUR_BITS | AlternativeKind.ROUNDED:
             return Cause.QUANTISED_BASE
+        case AlternativeKind.WITHOUT:
+            return Cause.PARTLY_APPLIED
         case AlternativeKind.PREVIOUS | AlternativeKind.OTHER_ADAPTER:
             return Cause.WRONG_ADAPTER
         case AlternativeKind.STRENGTH | AlternativeKind.INTERPOLATION:

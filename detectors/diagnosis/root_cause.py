@@ -111,7 +111,8 @@ def diagnose_base(round: BaseRound, tolerances: Tolerances) -> BaseDiagnosis:
     Where some of these have signatures, which are made for a few of them after an alarm, their word is the one asked.
     """
     measured = [m for m in round.members if blocked_by(m) is None]
-    broken = [m for m in measured if float(np.mean(draw_scores(m, tolerances))) > tolerances.share]
+    scored = [m for m in measured if float(np.mean(draw_scores(m, tolerances))) > tolerances.share]
+    broken = scored or [m for m in measured if _of_modes(on_accepted_ids(m), tolerances)]
     with_signatures = [m for m in broken or measured if has_signatures(m)]
     diagnoses = [diagnose(m, tolerances) for m in with_signatures or broken or measured]
     commonest = Counter(d.cause for d in diagnoses).most_common(1)[0][0]

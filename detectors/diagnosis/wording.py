@@ -16,7 +16,7 @@ from detectors.diagnosis.name_encoding import is_earlier_version
 from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, MovedBase, ResponseDiagnosis
 from detectors.diagnosis.signature_matching import BOTH
 from detectors.diagnosis.strength_arithmetic import slips
-from detectors.evidence.alternative import PREVIOUS, Alternative, AlternativeKind
+from detectors.evidence.alternative import FOUR, PREVIOUS, Alternative, AlternativeKind
 from detectors.name_list import first_names
 from detectors.on_call_text import Text
 from detectors.records import NO_GRID, THE_BASE, Cause, FaultKind, Identity, Interval, NamedCause
@@ -211,7 +211,10 @@ def _possible_reasons(scale: float) -> dict[str, int]:
 def _is_strength_worth_a_word(diagnosis: ResponseDiagnosis) -> bool:
     """Is it estimated, and would it be that of the accepted adapter and not of another one?"""
     kind = diagnosis.alternative.kind if diagnosis.alternative else AlternativeKind.UNKNOWN
-    is_of_another = kind in (AlternativeKind.PREVIOUS, AlternativeKind.FOUR_BITS, AlternativeKind.OTHER_ADAPTER)
+    is_of_another = kind in (
+        AlternativeKind.PREVIOUS, AlternativeKind.FOUR_BITS, AlternativeKind.OTHER_ADAPTER,
+        AlternativeKind.WITHOUT, AlternativeKind.ROUNDED,
+    )  # fmt: skip
     return diagnosis.strength is not None and math.isfinite(diagnosis.strength.low) and not is_of_another
 
 
@@ -307,7 +310,7 @@ def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
         "adapter_argument": quote(adapter),
         "against": diagnosis.against,
         "scored": diagnosis.scored,
-        "author": author.format(adapter=adapter, other=other),
+        "author": author.format(adapter=adapter, other=other, bits=_rounded_to(diagnosis.alternative)),
         "other": other,
     }
     if diagnosis.bad_pods:
@@ -372,8 +375,10 @@ def _author(alternative: Alternative | None, of_base: bool) -> str:
             return "the base"
         case AlternativeKind.PREVIOUS:
             return "an earlier version"
-        case AlternativeKind.FOUR_BITS:
+        case AlternativeKind.FOUR_BITS | AlternativeKind.ROUNDED:
             return "the base in fewer bits" if of_base else "fewer bits"
+        case AlternativeKind.WITHOUT:
+            return "without a block"
         case AlternativeKind.OTHER_ADAPTER:
             return "another adapter"
         case AlternativeKind.INTERPOLATION if of_base:
@@ -382,6 +387,14 @@ def _author(alternative: Alternative | None, of_base: bool) -> str:
             return "another strength"
         case AlternativeKind.UNKNOWN:
             return "unknown"
+
+
+def _rounded_to(alternative: Alternative | None) -> str:
+    """In words; "" of one that does not say."""
+    kind = alternative.kind if alternative else AlternativeKind.UNKNOWN
+    if alternative is None or kind not in (AlternativeKind.FOUR_BITS, AlternativeKind.ROUNDED):
+        return ""
+    return _bits(alternative.name or FOUR)
 
 
 def _bits(name: str) -> str:

@@ -21,19 +21,21 @@ class AlternativeKind(StrEnum):
     FOUR_BITS = "four_bits"  # the accepted adapter on a base of 4-bit weights
     PREVIOUS = "previous"  # the version of this adapter that was accepted before
     OTHER_ADAPTER = "other_adapter"  # another registered adapter
+    WITHOUT = "without"  # the accepted adapter without one of its blocks
+    ROUNDED = "rounded"  # the accepted adapter on a base whose weights are rounded in another way than FOUR_BITS
     UNKNOWN = "unknown"  # stored by a version of gapwatch that knows more alternatives
 
 
 STRENGTHS = {0.5: "half", 2.0: "double"}
-PATH, ADAPTER = "path ", "adapter:"
+PATH, ADAPTER, LACKS, ROUNDED_TO = "path ", "adapter:", "without ", "rounded "
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Alternative:
     """One alternative; build it with the functions and constants of this file.
 
-    name: of the other adapter; of an INTERPOLATION "", or the adapter that it leads to from the base; the whole text of
-    an UNKNOWN one; "" else
+    name: of the other adapter; of an INTERPOLATION "", or the adapter that it leads to from the base; of WITHOUT the
+    block, of ROUNDED the bits (names of detectors.records.FaultKind); the whole text of an UNKNOWN one; "" else
     strength: of an INTERPOLATION the share of the way from base (0) to adapter (1), in log-probabilities; of a STRENGTH
     what multiplies the LoRA's own scaling, one of ``STRENGTHS``; 1 else
     """
@@ -58,6 +60,10 @@ class Alternative:
                 return "previous"
             case AlternativeKind.OTHER_ADAPTER:
                 return f"{ADAPTER}{self.name}"
+            case AlternativeKind.WITHOUT:
+                return f"{LACKS}{self.name}"
+            case AlternativeKind.ROUNDED:
+                return f"{ROUNDED_TO}{self.name}"
             case AlternativeKind.UNKNOWN:
                 return self.name
 
@@ -68,6 +74,10 @@ class Alternative:
             return FIXED[text]
         if text.startswith(ADAPTER):
             return other_adapter(text.removeprefix(ADAPTER))
+        if text.startswith(LACKS):
+            return without(text.removeprefix(LACKS))
+        if text.startswith(ROUNDED_TO) and rounded(text.removeprefix(ROUNDED_TO)).text == text:
+            return rounded(text.removeprefix(ROUNDED_TO))
         digits, _, adapter = text.removeprefix(PATH).partition(f" {ADAPTER}")
         share = _share(digits) if text.startswith(PATH) else math.nan
         if math.isfinite(share) and interpolation(share, adapter).text == text:
@@ -83,6 +93,7 @@ BASE = Alternative(AlternativeKind.BASE)
 HALF_STRENGTH = Alternative(AlternativeKind.STRENGTH, strength=0.5)
 DOUBLE_STRENGTH = Alternative(AlternativeKind.STRENGTH, strength=2.0)
 FOUR_BITS = Alternative(AlternativeKind.FOUR_BITS)
+FOUR = "4"
 PREVIOUS = Alternative(AlternativeKind.PREVIOUS)
 FIXED = {alternative.text: alternative for alternative in (BASE, HALF_STRENGTH, DOUBLE_STRENGTH, FOUR_BITS, PREVIOUS)}
 
@@ -95,6 +106,16 @@ def interpolation(share: float, adapter: str = "") -> Alternative:
 def other_adapter(name: str) -> Alternative:
     """name: of a registered adapter, any text"""
     return Alternative(AlternativeKind.OTHER_ADAPTER, name)
+
+
+def without(block: str) -> Alternative:
+    """block: of the accepted adapter, a name of ``FaultKind.WITHOUT``, not empty"""
+    return Alternative(AlternativeKind.WITHOUT, block)
+
+
+def rounded(bits: str) -> Alternative:
+    """bits: a name of ``FaultKind.QUANTISED``; "4" is the alternative that earlier versions stored as "4 bits" """
+    return FOUR_BITS if bits == FOUR else Alternative(AlternativeKind.ROUNDED, bits)
 
 
 def _number(value: float) -> str:

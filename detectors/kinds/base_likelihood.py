@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.errors import Refused
-from detectors.evidence.alternative import Alternative
+from detectors.evidence.alternative import Alternative, AlternativeKind
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.evidence.likelihood_process import (
     LikelihoodProcesses,
@@ -119,6 +119,7 @@ class Detector:
     def update(self, record: TrafficRound) -> tuple[Evidence, ...]:
         """The level after the base's own responses of the round; none of a base that never had one. A response with NaN
         among its numbers is passed over."""
+        self._forget_removed(record)
         scores = [s for s in record.of_base if s.tokens and s.log_l.size and bool(np.isfinite(s.log_l).all())]
         if scores:
             self._multiply(record.base, scores, record.at)
@@ -146,6 +147,14 @@ class Detector:
     @property
     def _processes(self) -> tuple[LikelihoodProcesses[Any], ...]:
         return self.state.together, self.state.alone
+
+    def _forget_removed(self, record: TrafficRound) -> None:
+        """The M of adapters that are registered no more would lower the mean of the others for ever. What is taken out
+        follows from the configuration, not from what was written: with k alternatives left of n the level rises by
+        ln(n / k) at most, once."""
+        kinds = (AlternativeKind.OTHER_ADAPTER, AlternativeKind.INTERPOLATION)
+        of_adapters = [stream for stream in self.state.alone.streams_of(record.base) if stream[1].kind in kinds]
+        self.state.alone.drop([stream for stream in of_adapters if stream[1].name not in record.adapters])
 
     def _multiply(self, base: str, scores: Sequence[TrafficScore], at: float) -> None:
         means = np.array([averaged(_doubles(score), np.ones(score.log_l.size)) for score in scores])

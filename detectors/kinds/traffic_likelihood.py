@@ -43,6 +43,8 @@ AlternativeStream = tuple[str, Alternative]
 # Adapter, and the pod whose responses count, ``ALL_PODS`` for those of all pods together.
 ReplicaStream = tuple[str, str]
 ALL_PODS = ""
+# Alternatives of one adapter that a suspicion may add (probes/scoring/suspicion.py has fewer).
+MOST_SUSPECTED = 16
 # Of evidence about one pod, as it is stored.
 POD = "pod:"
 Doubles = NDArray[np.float64]
@@ -55,6 +57,8 @@ class Config:
 
     An alternative of weight w is detected ln(1/w) nats later. Half strength loses most of its growth to the slack (two
     fifths), so it has the larger part of what the base leaves.
+    suspected: weight of each alternative that responses are scored against after suspicion alone, of which there are
+    at most ``MOST_SUSPECTED``; they are taken off what the other adapters share, as far as there is any
     log_threshold: ln A of the fleet, nats; in the clipped mixture no response adds more than a third of it
     replicas: (q, k) of the clipped mixture (likelihood_process.py), one M each: the share of the responses that a
     faulty replica writes, and the most that one response adds. A large k costs r k nats a response, more than a weak
@@ -71,6 +75,9 @@ class Config:
         (interpolation(0.25), 0.02), (interpolation(0.5), 0.03), (interpolation(0.75), 0.02),
         (DOUBLE_STRENGTH, 0.02), (FOUR_BITS, 0.03), (PREVIOUS, 0.03),
     )  # fmt: skip
+    # As below. Saved evidence stays valid: the weights of other adapters become smaller by it, and the M that it is for
+    # begin at 0.
+    suspected: float = field(default=0.003, repr=False, compare=False)
     # Not compared where saved evidence is taken up (saved_config.py), nor in the repr that earlier versions saved: it
     # stays valid under another cap, the factors are fair before and after it.
     log_threshold: float = field(default=21.5, repr=False, compare=False)
@@ -88,9 +95,27 @@ class Config:
         fine = 0 <= self.mislabelled < 1 and self.pods_kept >= 1 and self.recent > 0 and self.log_threshold > 0
         parts = [weight for _, weight in self.weights]
         clips = self.replicas and all(0 < share <= 1 < most for share, most in self.replicas)
-        if not (fine and clips and parts and min(parts) > 0 and sum(parts) <= 1):
+        if not (fine and clips and parts and min(parts) > 0 and self.suspected >= 0 and sum(parts) <= 1):
             wanted = "weights above 0 of at most 1 together, shares in (0, 1], most above 1"
             raise Refused("traffic_likelihood config", self, wanted)
+
+    def own_weight(self, alternative: Alternative) -> float:
+        """Of an alternative with a weight of its own; 0 for another adapter and for what is not known."""
+        is_suspected = alternative.kind in (AlternativeKind.WITHOUT, AlternativeKind.ROUNDED)
+        return self._of_suspected if is_suspected else dict(self.weights).get(alternative, 0.0)
+
+    @property
+    def others(self) -> float:
+        """What all other adapters together have."""
+        return self._rest - MOST_SUSPECTED * self._of_suspected
+
+    @property
+    def _of_suspected(self) -> float:
+        return min(self.suspected, self._rest / MOST_SUSPECTED)
+
+    @property
+    def _rest(self) -> float:
+        return max(1.0 - sum(weight for _, weight in self.weights), 0.0)
 
     @property
     def streams_per_adapter(self) -> int:
@@ -292,8 +317,8 @@ class Detector:
                     log_l.setdefault((adapter, alternative), []).append(value)
         sums = {stream: np.array([sum(values)]) for stream, values in log_l.items()}
         self.state.ratios.multiply(sums, {stream: len(values) for stream, values in log_l.items()}, at)
-        own = dict(self.config.weights)
-        alone = {stream: self._clipped(np.array(values)) for stream, values in log_l.items() if stream[1] in own}
+        own = {stream for stream in log_l if self.config.own_weight(stream[1])}
+        alone = {stream: self._clipped(np.array(log_l[stream])) for stream in log_l if stream in own}
         self.state.clipped_alone.multiply(alone, {stream: len(log_l[stream]) for stream in alone}, at)
         means = [(score.pod, mean) for score in scores if (mean := _mean(score, weights)) is not None]
         of_pods = {(adapter, pod): np.array([m for own, m in means if own == pod]) for pod in _pods(scores)}
@@ -317,10 +342,10 @@ class Detector:
         The mean of a response's alternatives gives a response to whichever of them explains it, and costs a fault that
         one alone explains ln(1 / weight) nats in every response; an M of its own costs it that once.
         """
-        alone, own = self.state.clipped_alone, dict(self.config.weights)
+        alone, weight_of = self.state.clipped_alone, self.config.own_weight
         together = self.state.clipped.level((adapter, ALL_PODS))
-        streams = [stream for stream in alone.streams_of(adapter) if stream[1] in own and alone.n(stream)]
-        scored = [(own[stream[1]], alone.level(stream)) for stream in streams]
+        streams = [stream for stream in alone.streams_of(adapter) if weight_of(stream[1]) and alone.n(stream)]
+        scored = [(weight_of(stream[1]), alone.level(stream)) for stream in streams]
         if not scored:
             return together
         weights, levels = np.array(scored).T
@@ -331,10 +356,10 @@ class Detector:
 
         registered: all adapters of the base; the others of them share what the configuration leaves of 1
         """
-        own = dict(self.config.weights)
-        other = max(1.0 - sum(own.values()), 0.0) / max(len(registered) - 1, 1)
+        other = self.config.others / max(len(registered) - 1, 1)
         others = {who for who in alternatives if who.kind is AlternativeKind.OTHER_ADAPTER and who.name in registered}
-        return {who: own.get(who, other) for who in alternatives if who in own or who in others}
+        own = {who: self.config.own_weight(who) for who in alternatives}
+        return {who: own[who] or other for who in alternatives if own[who] or who in others}
 
     def _forget_pods(self, adapter: str) -> None:
         """Pods come and go with every deployment: those whose last response is oldest make room."""

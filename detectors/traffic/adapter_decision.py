@@ -12,7 +12,7 @@ are in files of saved state.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from shlex import quote
 from typing import Any
 
@@ -28,7 +28,8 @@ from detectors.on_call_text import (
     RESPONSES_SCORED,
 )
 from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
-from detectors.traffic.path_recovery import PathRecovery
+from detectors.traffic.leading_alternative import Explanations
+from detectors.traffic.path_recovery import PathLikelihood, PathRecovery
 from detectors.traffic.response_summary import AGAINST, ResponseSummary
 from detectors.traffic.sampler_report import SamplerInForce
 from detectors.traffic_records import TrafficRound
@@ -45,12 +46,16 @@ class ResponseIncident:
 
     drawn_at: parameter of the sampler -> its value when an incident opened whose cause it is
     recovery: evidence that the fault is over, while the incident is open
+    explanations: by each alternative, of the responses that counted for the evidence
+    path: of requests that name the base, the likelihood of responses along a path while there is evidence
     """
 
     incident: Incident = field(default_factory=Incident)
     counts: ResponseCounts = field(default_factory=ResponseCounts)
     drawn_at: Mapping[str, float] = field(default_factory=dict)
     recovery: PathRecovery = field(default_factory=PathRecovery)
+    explanations: Explanations = field(default_factory=Explanations)
+    path: PathLikelihood = field(default_factory=PathLikelihood)
 
     @property
     def open(self) -> bool:
@@ -59,15 +64,20 @@ class ResponseIncident:
     def to_json(self) -> dict[str, Any]:
         drawn_at = {"drawn_at": dict(self.drawn_at)} if self.drawn_at else {}
         recovery = {"recovery": self.recovery.to_json()} if self.open else {}
-        return {"incident": self.incident.to_json(), **self.counts.to_json(), **drawn_at, **recovery}
+        explanations = {"explanations": self.explanations.to_json()} if self.explanations.by else {}
+        path = {"path": asdict(self.path)} if self.path.n else {}
+        rest = drawn_at | recovery | explanations | path
+        return {"incident": self.incident.to_json(), **self.counts.to_json(), **rest}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseIncident:
         """Files of earlier versions hold the onset's estimate beside the incident, as ``began``, and no evidence of
-        recovery: there good rounds alone end the incident, as they did then."""
+        recovery: there good rounds alone end the incident, as they did then. Nor do they hold explanations."""
         incident = incident_of_responses({"onset_estimate": stored.get("began"), **stored["incident"]})
         recovery = PathRecovery.from_json(stored["recovery"]) if "recovery" in stored else PathRecovery()
-        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery)
+        explanations = Explanations.from_json(stored["explanations"]) if "explanations" in stored else Explanations()
+        path = PathLikelihood.from_json(stored["path"]) if "path" in stored else PathLikelihood()
+        return cls(incident, ResponseCounts.from_json(stored), stored.get("drawn_at", {}), recovery, explanations, path)
 
 
 def incident_of_responses(stored: Mapping[str, Any]) -> Incident:
@@ -113,7 +123,8 @@ def decide_traffic(
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
     counts, sampler = counted(before, responses, log_e), estimates.sampler
     good = responses.good and not _still_drawn_otherwise(before, sampler)
-    recovery = _recovered_so_far(before, responses, good)
+    explanations = explained(before, responses, log_e)
+    recovery = recovered_so_far(before, responses, good)
     result = RoundResult(
         at=round.at,
         outcome=Outcome.GOOD if good else Outcome.BAD,
@@ -128,17 +139,17 @@ def decide_traffic(
     if step.reason is Reason.ALARM and sampler.words and sampler.log_e >= log_e and not responses.bad:
         step, drawn_at = step.with_cause(_by_sampler(adapter, sampler)), sampler.moved
     elif step.shows_cause and (responses.bad or step.after.cause is not Cause.SAMPLING_CHANGED):
-        diagnosis = diagnose_responses(adapter, counts, responses.leading, estimates.strength, blank.identity)
+        diagnosis = diagnose_responses(adapter, counts, explanations.leading, estimates.strength, blank.identity)
         step, drawn_at = step.with_cause(words_of(diagnosis)), {}
     if step.reason is Reason.ALARM:
         recovery = PathRecovery.since(estimates.strength)
     if step.reason is Reason.RESOLVED:
-        counts, recovery = ResponseCounts(), PathRecovery()
-    after = ResponseIncident(step.after, counts, drawn_at, recovery)
+        counts, recovery, explanations = ResponseCounts(), PathRecovery(), Explanations()
+    after = ResponseIncident(step.after, counts, drawn_at, recovery, explanations)
     return measured(blank, step, responses), after
 
 
-def _recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
+def recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
     if not before.open:
         return PathRecovery()
     return before.recovery.after_good(responses.scored, responses.path) if good else before.recovery.after_bad()
@@ -173,6 +184,13 @@ def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) 
         bad_pods=tuple(sorted({*past.bad_pods, *responses.bad_pods})),
         pods=pods,
     )
+
+
+def explained(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> Explanations:
+    """Since there is evidence; a good round of an open incident shows what is well, and says nothing of the fault."""
+    if not before.open and log_e <= 0.0:
+        return responses.explanations
+    return before.explanations if before.open and responses.good else before.explanations.joined(responses.explanations)
 
 
 def enough(counts: ResponseCounts) -> bool:

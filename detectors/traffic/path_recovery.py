@@ -14,7 +14,7 @@ truncated sampling it is so at the points of the grid alone, and to .01 (1 - top
 of which some are well; faults off the path, a sampler other than the request's, numerics of the serving engine that are
 correlated with the adapter's effect; an alarm whose estimate was of a larger loss than there is. Good rounds alone end
 the incident where what was left at the alarm is not known, where most responses have no path, and after 200 responses
-with none of their rounds bad: a fault so weak is bounded by nothing here.
+in rounds that do not speak for the fault, with none bad and no run that fell to 1 / 20 between.
 
 Source: docs/mathematics.md#alarm-and-recovery; Ville (1939).
 """
@@ -64,6 +64,10 @@ class PathLikelihood:
         grid, log_lik = usable[-1].path.tolist(), np.array([s.path_log_lik for s in usable], np.float64).sum(axis=0)
         return cls(tuple(grid), tuple(log_lik.tolist()), len(usable))
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> PathLikelihood:
+        return cls(tuple(stored["grid"]), tuple(stored["log_lik"]), stored["n"])
+
     def joined(self, other: PathLikelihood) -> PathLikelihood:
         """Of the responses of both. Both on one grid, or one of them without responses."""
         if not (self.grid and other.grid):
@@ -77,7 +81,8 @@ class PathRecovery:
     """What the responses of one open incident say of its end.
 
     left: how much of the adapter was left at the alarm, None where it is not known
-    scored, with_path: responses of the good rounds since the alarm or the last bad one, and those that have a path
+    scored, with_path: responses of the good rounds since the alarm, the last bad one, or the last run that fell to
+    1 / 20, without those that speak for the fault; and those of them that have a path
     runs: since the alarm; edge: of the present run's null, None while there is no run
     path: of the run's responses but for those of its first round
     """
@@ -99,14 +104,15 @@ class PathRecovery:
 
     def after_good(self, scored: int, path: PathLikelihood) -> PathRecovery:
         """One good round. scored: its responses; path: the likelihood of those that have one. On another grid than
-        before, as after another configuration, the run ends."""
+        before, as after another configuration, the run ends. A round that speaks for the fault, and a run that ends
+        because it does, are no reason to wait for evidence no longer."""
         counted = replace(self, scored=self.scored + scored, with_path=self.with_path + path.n)
         if self.edge is None:
-            return counted._begun(path)
+            return self if self.left is not None and _speaks_for(path, self.left) else counted._begun(path)
         if path.grid and self.path.grid and path.grid != self.path.grid:
             return replace(counted, edge=None, path=PathLikelihood())
         after = replace(counted, path=self.path.joined(path))
-        return after if after.log_e > TOO_LOW else replace(after, edge=None, path=PathLikelihood())
+        return after if after.log_e > TOO_LOW else PathRecovery(self.left, runs=self.runs)
 
     def _begun(self, first: PathLikelihood) -> PathRecovery:
         edge = None if self.left is None else edge_of(first, self.left)
@@ -140,9 +146,7 @@ class PathRecovery:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PathRecovery:
-        path = stored["path"]
-        likelihood = PathLikelihood(tuple(path["grid"]), tuple(path["log_lik"]), path["n"])
-        return cls(**{**stored, "path": likelihood})
+        return cls(**{**stored, "path": PathLikelihood.from_json(stored["path"])})
 
 
 def edge_of(first: PathLikelihood, left: float) -> float | None:
@@ -165,6 +169,15 @@ def edge_of(first: PathLikelihood, left: float) -> float | None:
         return None
     half = fault & (distance <= there + SAME) & (cost >= whole / 2.0)
     return float(grid[half][distance[half].argmin()])
+
+
+def _speaks_for(path: PathLikelihood, left: float) -> bool:
+    """Are these responses likelier at the share that was left than at 1?"""
+    grid, log_lik = np.array(path.grid), np.array(path.log_lik)
+    accepted = np.flatnonzero(np.abs(grid - 1.0) < SAME)
+    if not accepted.size or abs(left - 1.0) < SAME:
+        return False
+    return bool(np.interp(left, grid, log_lik) > log_lik[accepted[0]])
 
 
 def _distance(grid: NDArray[np.float64], share: float) -> NDArray[np.float64]:

@@ -15,6 +15,7 @@ import numpy as np
 from detectors.evidence.alternative import BASE, Alternative
 from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.on_call_text import SCORE_NOT_FINITE
+from detectors.traffic.leading_alternative import Explanations
 from detectors.traffic.path_recovery import PathLikelihood
 from detectors.traffic_records import TrafficScore
 from detectors.verdicts.recovery import DrawCounts
@@ -24,8 +25,6 @@ from detectors.verdicts.recovery import DrawCounts
 AGAINST = math.log(20.0)
 MOST_AGAINST = 1.0 / 20.0
 FIRST_WEIGHT = 0.5
-# Nats by which another alternative has to explain the words better than the base to be named in its place.
-AHEAD = math.log(20.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +35,8 @@ class ResponseSummary:
     speak as clearly for it
     gain: nats of all of them together; pods: replicas with a scored response, bad_pods: those with one against
     unscored: responses without one, and why, the most frequent reason
-    leading: the alternative that explains the responses against it best, or all responses where none is; None without
-    any
+    leaning: how many have an e-value above 1
+    explanations: of the responses against it by each alternative, or of all responses where none is
     path: of the scored responses
     """
 
@@ -50,7 +49,8 @@ class ResponseSummary:
     bad_pods: frozenset[str] = frozenset()
     unscored: int = 0
     why: str = ""
-    leading: Alternative | None = None
+    leaning: int = 0
+    explanations: Explanations = field(default_factory=Explanations)
     path: PathLikelihood = field(default_factory=PathLikelihood)
 
     @property
@@ -58,6 +58,16 @@ class ResponseSummary:
         """Of the scored responses, of which there are some: how many are against it, as scores of 0 and 1 that date the
         onset (docs/mathematics.md#onset-interval)."""
         return DrawCounts(self.scored, self.against, MOST_AGAINST)
+
+    @property
+    def leading(self) -> Alternative | None:
+        """By these responses alone."""
+        return self.explanations.leading
+
+    @property
+    def leans(self) -> DrawCounts:
+        """Of the scored responses, of which there are some: how many speak against it at all, however little."""
+        return DrawCounts(self.scored, self.leaning, MOST_AGAINST)
 
     @property
     def good(self) -> bool:
@@ -92,38 +102,10 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
         bad_pods=frozenset(score.pod for score in bad) - {""},
         unscored=len(unscored),
         why=reasons.most_common(1)[0][0] if reasons else "",
-        leading=_leading(bad or [score for score, _ in scored]),
+        leaning=sum(value > 0 for _, value in scored),
+        explanations=Explanations.of(bad or [score for score, _ in scored], bool(bad)),
         path=PathLikelihood.of([score for score, _ in scored]),
     )
-
-
-def _leading(scores: Sequence[TrafficScore]) -> Alternative | None:
-    """The alternative that is furthest ahead of the base, response by response; the base where none is by ``AHEAD``.
-
-    Not every alternative is scored on every response, so that totals would compare different responses.
-    """
-    if not scores:
-        return None
-    if scores[0].alternatives[0] != BASE:
-        return _highest(scores)
-    ahead: dict[Alternative, list[float]] = {}
-    for score in scores:
-        for name, value in zip(score.alternatives[1:], score.log_l[1:].tolist(), strict=True):
-            ahead.setdefault(name, []).append(value - float(score.log_l[0]))
-    far = {name: sum(gains) / len(gains) for name, gains in ahead.items() if sum(gains) >= AHEAD}
-    return max(far, key=lambda name: far[name], default=scores[0].alternatives[0])
-
-
-def _highest(scores: Sequence[TrafficScore]) -> Alternative | None:
-    """Of requests that name the base: the alternative of the highest mean over the responses that it was scored on;
-    None where it is not above 0."""
-    each: dict[Alternative, list[float]] = {}
-    for score in scores:
-        for name, value in zip(score.alternatives, score.log_l.tolist(), strict=True):
-            each.setdefault(name, []).append(value)
-    means = {name: sum(values) / len(values) for name, values in each.items()}
-    best = max(means, key=means.__getitem__)
-    return best if means[best] > 0 else None
 
 
 def evidence_of(score: TrafficScore) -> float | None:

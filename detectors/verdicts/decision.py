@@ -58,7 +58,15 @@ from detectors.verdicts.figures import (
     with_figures,
 )
 from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance, renamed
-from detectors.verdicts.modes import apart_in_words, is_rare_in_a_mode, mode_at_fault, of_modes
+from detectors.verdicts.modes import (
+    apart_in_words,
+    is_rare_in_a_mode,
+    mode_at_fault,
+    mode_of_base_at_fault,
+    of_all_members,
+    of_base_in_modes,
+    of_modes,
+)
 from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
 
@@ -143,9 +151,13 @@ def decide_base(
         blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
     own, draws = _counted(scores, rules.tolerances.share), _of_all_members(round, rules.tolerances)
+    own_in_modes, in_modes = of_base_in_modes(round, rules.tolerances), of_all_members(round, rules.tolerances)
+    mode = incident.mode if incident.open else mode_of_base_at_fault(round, evidence, own, rules)
+    ends_by = draws if mode is None or _answered_by(round) == THE_FILES else in_modes.get(mode)
     # One member that is well again makes a base of three score 0: the incident goes on while most of the fault does.
-    still = incident.recovery is not None and draws.share >= incident.recovery.still_beyond
-    good = own.share <= own.tolerated and not still
+    still = incident.recovery is not None and ends_by is not None and ends_by.share >= incident.recovery.still_beyond
+    rare_in_a_mode = any(map(is_rare_in_a_mode, own_in_modes.values()))
+    good = own.share <= own.tolerated and not still and not rare_in_a_mode
     reason = change_of_base(round, rules.tolerances) or Reason.WITHIN_TOLERANCE
     result = RoundResult(
         round.at,
@@ -153,9 +165,12 @@ def decide_base(
         reason,
         evidence.log_e,
         onset_at,
-        is_rare=own.is_rare,
-        draws=draws,
+        may_end=ends_by is not None,
+        is_rare=own.is_rare or rare_in_a_mode,
+        draws=ends_by,
         scores=own,
+        mode=mode,
+        in_modes=in_modes,
     )
     step = advance(incident, result, rules)
     if step.shows_cause:

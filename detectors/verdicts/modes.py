@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from detectors.canaries.mode_gap import faulty_mode, floors_known, mode_scores, noise_known
-from detectors.canaries.tolerance import Tolerances
+from detectors.canaries.mode_gap import base_mode_scores, faulty_mode, floors_known, mode_scores, noise_known
+from detectors.canaries.tolerance import Tolerances, blocked_by
 from detectors.on_call_text import DRAWS_APART, MODES
-from detectors.records import Evidence, Mode, Round
+from detectors.records import BaseRound, Evidence, Mode, Round
 from detectors.verdicts.incident import Rules
 from detectors.verdicts.recovery import RARE, DrawCounts
 
@@ -24,6 +24,25 @@ def of_modes(round: Round, tolerances: Tolerances) -> dict[Mode, DrawCounts]:
         mode: DrawCounts(len(scores), int(np.count_nonzero(scores)), tolerances.share)
         for mode, scores in mode_scores(round, tolerances).items()
         if floors_known(round, mode)
+    }
+
+
+def of_base_in_modes(round: BaseRound, tolerances: Tolerances) -> dict[Mode, DrawCounts]:
+    """How many of the base's scores in each mode are 1, of the modes that may decide."""
+    return {
+        mode: DrawCounts(len(scores), int(np.count_nonzero(scores)), tolerances.share)
+        for mode, scores in base_mode_scores(round, tolerances).items()
+    }
+
+
+def of_all_members(round: BaseRound, tolerances: Tolerances) -> dict[Mode, DrawCounts]:
+    """How many draws of all measured members together are apart in each mode: what ends a base's incident."""
+    members = [of_modes(member, tolerances) for member in round.members if blocked_by(member) is None]
+    counts = {mode: [own[mode] for own in members if mode in own] for mode in Mode}
+    return {
+        mode: DrawCounts(sum(own.drawn for own in each), sum(own.beyond for own in each), tolerances.share)
+        for mode, each in counts.items()
+        if each
     }
 
 
@@ -47,6 +66,15 @@ def mode_at_fault(round: Round, evidence: Evidence, draws: DrawCounts, rules: Ru
         return None
     named = faulty_mode(noise_known(round.cells), rules.tolerances)
     return named if named is not None and floors_known(round, named) else Mode(evidence.stream)
+
+
+def mode_of_base_at_fault(round: BaseRound, evidence: Evidence, own: DrawCounts, rules: Rules) -> Mode | None:
+    """``mode_at_fault`` of a base, by the answers of all its members. own: its scores as its members are scored"""
+    if evidence.log_e < rules.log_threshold or not evidence.stream or own.share > own.tolerated:
+        return None
+    cells = [m for member in round.members if blocked_by(member) is None for m in noise_known(member.cells)]
+    named = faulty_mode(cells, rules.tolerances)
+    return named if named in of_all_members(round, rules.tolerances) else Mode(evidence.stream)
 
 
 def apart_in_words(modes: Mapping[Mode, DrawCounts]) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from probes.runner import AnswersInModes, Stop
 from probes.serving.engine import Listed
 from probes.serving.listed_summary import summary_of
 
-# Draws of a round that are had in other modes, and after an event or a round with one that was apart: a page of 21.5
+# Draws of a round that are had in other modes, and after an event or an answer that was apart: a page of 21.5
 # nats takes 8 that are all apart.
 DRAWS, DRAWS_AT_EVENT = 4, 12
 # Tokens of the largest block by which engines keep prefixes: only a longer prompt leaves a whole one behind.
@@ -58,7 +58,7 @@ def drawn_for_cells(golden: Golden, plan: RoundPlan, budget: int | None, whole: 
     """Canary -> how often it is among the first draws, as many of them as the round's budget holds, at least one.
 
     budget: scored positions of the round, None for as many as are wanted, after an event; whole: wanted are as many
-    draws as a page takes, since an event was noticed, or an answer of the round before was apart
+    draws as a page takes, since an event was noticed, or an answer of the last rounds was apart
 
     What the budget holds is what the scored canaries of such rounds leave of it on average, which no draw decides; and
     whether one more draw is had depends on how long those before it are and not on its own length, so that each is as

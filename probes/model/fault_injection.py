@@ -19,6 +19,7 @@ from probes.model.free_memory import memory_errors
 from probes.model.packing import FOREIGN_CACHE
 from probes.runner import Target, Weights, bits, group, other_adapter
 
+FindsModel = Callable[[Weights, str | None], tuple[Model, str | None]]
 COMBINED = {FaultKind.STACKED: stacked, FaultKind.AVERAGED: averaged}
 
 
@@ -52,7 +53,7 @@ class FaultInjection:
     loads: ``Residency.loads`` when the run began
     """
 
-    find: Callable[[Weights, str | None], tuple[Model, str | None]]
+    find: FindsModel
     loads: int = 0
     _resolved: dict[Target, ResolvedTarget] = field(default_factory=dict)
     _variants: list[tuple[Model, str]] = field(default_factory=list)

@@ -7,20 +7,21 @@ Held against scoring each response alone in tests/probes/model/test_shared_prefi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from detectors.evidence.alternative import BASE, Alternative
+from detectors.evidence.alternative import BASE, Alternative, AlternativeKind
 from detectors.records import Floats
-from probes.errors import ProbeError
+from probes.errors import NoMemory, ProbeError
 from probes.model.forward import Model
 from probes.model.free_memory import memory_errors
 from probes.model.shared_prefix import HiddenStates, read_all
-from probes.runner import Target, bits
+from probes.runner import Target, bits, group
 from probes.scoring.likelihood_ratio_torch import Positions, score_base_torch, score_torch
 from probes.scoring.scoring_job import (
     AdapterVersion,
@@ -51,11 +52,13 @@ USUAL_TARGETS = 4
 @dataclass(frozen=True, slots=True)
 class GoldenModels:
     """The accepted models. base: the golden base; name_of: version -> the name under which it answers there, raises
-    where there is no golden copy; rounded: bits -> the golden base in so many bits"""
+    where there is no golden copy; rounded: bits and group -> the golden base in so many bits; variant: of a target
+    without a block, the target under whose name that answers there. Both raise where that is not to be had."""
 
     base: Model
     name_of: Callable[[AdapterVersion], str]
-    rounded: Callable[[int], Model]
+    rounded: Callable[[int, int], Model]
+    variant: Callable[[Target], Target]
 
     def names(self, versions: Sequence[AdapterVersion]) -> tuple[dict[AdapterVersion, str], dict[AdapterVersion, str]]:
         """Version -> the name under which it answers; and version -> why it does not."""
@@ -78,6 +81,10 @@ class ScoringTask:
     job: ScoringJob
     targets: Mapping[ScoredBy, Target]
     detail: str
+
+    def lacking(self, target: Target) -> ScoringTask:
+        """Where what answers as this target does not fit into memory."""
+        return replace(self, targets={name: own for name, own in self.targets.items() if own != target})
 
 
 def chunks(jobs: Sequence[ScoringJob], max_tokens: int) -> Iterator[list[ScoringJob]]:
@@ -105,17 +112,23 @@ def answers(
     golden = models.base
     names, missing = models.names(versions)
     tasks = {
-        index: _task(job, names, missing, options, golden)
+        index: _task(job, names, missing, options, models)
         for index, job in enumerate(jobs)
         if not why_unreadable(job, options, golden.vocabulary)
     }
     with memory_errors(str(golden.folder)), torch.inference_mode():
         hidden_states: dict[tuple[int, ScoredBy], HiddenStates] = {}
         for target, rows in _by_target(list(tasks.values())).items():
-            model = models.rounded(bits(target.fault)) if target.fault else golden
+            try:
+                model = models.rounded(bits(target.fault), group(target.fault)) if target.fault else golden
+            except NoMemory:
+                if not all(name in task.job.suspected for task, name in rows):
+                    raise
+                tasks = {index: task.lacking(target) for index, task in tasks.items()}
+                continue
             texts = [(task.job.prompt, task.job.output) for task, _ in rows]
             read = read_all(model, texts, (target.adapter, target.scale), max_tokens)
-            hidden_states |= {(id(task), name): hidden for (task, name), hidden in zip(rows, read, strict=True)}
+            hidden_states |= {(id(task.job), name): hidden for (task, name), hidden in zip(rows, read, strict=True)}
         scores = _scored(golden, list(tasks.values()), hidden_states, options)
         return [
             _answer(tasks[index], scores, hidden_states)
@@ -136,9 +149,10 @@ def _task(
     names: Mapping[AdapterVersion, str],
     missing: Mapping[AdapterVersion, str],
     options: ScoringOptions,
-    golden: Model,
+    models: GoldenModels,
 ) -> ScoringTask:
-    detail, accepted = why_not(job, options, golden.vocabulary, golden.width), AdapterVersion(job.adapter)
+    golden, accepted = models.base, AdapterVersion(job.adapter)
+    detail = why_not(job, options, golden.vocabulary, golden.width)
     if job.of_base:
         of_base: dict[ScoredBy, Target] = {BASE: Target(None)}
         of_base |= {} if detail else dict(alternatives(job, names, options).items())
@@ -148,8 +162,17 @@ def _task(
     if detail:
         return ScoringTask(job, {BASE: Target(None)}, detail)
     sides = (ADAPTER, Target(names[accepted])), (BASE, Target(None))
-    targets: dict[ScoredBy, Target] = dict([*sides, *alternatives(job, names, options).items()])
+    targets: dict[ScoredBy, Target] = dict([*sides, *_played(models, alternatives(job, names, options)).items()])
     return ScoringTask(job, targets, "")
+
+
+def _played(models: GoldenModels, targets: Mapping[Alternative, Target]) -> dict[Alternative, Target]:
+    """Each under the name by which it answers; without those that have no variant, as where there is no memory."""
+    played: dict[Alternative, Target] = {}
+    for who, target in targets.items():
+        with suppress(ProbeError):
+            played[who] = models.variant(target) if who.kind is AlternativeKind.WITHOUT else target
+    return played
 
 
 def _by_target(tasks: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringTask, ScoredBy]]]:
@@ -164,8 +187,8 @@ def _by_target(tasks: Sequence[ScoringTask]) -> dict[Target, list[tuple[ScoringT
 def _answer(
     task: ScoringTask, scores: Mapping[int, TokenScores], hidden_states: Mapping[tuple[int, ScoredBy], HiddenStates]
 ) -> ScoringAnswer:
-    base = hidden_states[id(task), BASE]
-    return ScoringAnswer(task.job, scores.get(id(task)), _floats(base.prompt), _floats(base.output), task.detail)
+    base = hidden_states[id(task.job), BASE]
+    return ScoringAnswer(task.job, scores.get(id(task.job)), _floats(base.prompt), _floats(base.output), task.detail)
 
 
 def _scored(
@@ -174,17 +197,18 @@ def _scored(
     hidden_states: Mapping[tuple[int, ScoredBy], HiddenStates],
     options: ScoringOptions,
 ) -> dict[int, TokenScores]:
-    """id of each scored task -> its token scores; tasks with the same settings share their windows."""
+    """id of the job of each scored task -> its token scores; tasks with the same settings share their windows."""
     groups: dict[object, list[ScoringTask]] = {}
     for task in tasks:
         if not task.detail:
             sampling = task.job.sampling
             assert sampling is not None
-            alone = id(task) if sampling.penalised else 0
-            groups.setdefault((sampling, alone, task.job.adapter, tuple(task.targets.items())), []).append(task)
+            alone = id(task.job) if sampling.penalised else 0
+            alike = (sampling, alone, task.job.adapter, task.job.path_from, tuple(task.targets.items()))
+            groups.setdefault(alike, []).append(task)
     scores: dict[int, TokenScores] = {}
-    for group in groups.values():
-        for window in _windows(group, _windows_a_call(len(group[0].targets)) * _step(golden), options):
+    for together in groups.values():
+        for window in _windows(together, _windows_a_call(len(together[0].targets)) * _step(golden), options):
             scores |= _window(golden, window, hidden_states, options)
     return scores
 
@@ -210,7 +234,7 @@ def _window(
     lengths = [_scored_length(task, options) for task in window]
     first = window[0]
     states = {
-        name: torch.cat([hidden_states[id(task), name].scored[:n] for task, n in zip(window, lengths, strict=True)])
+        name: torch.cat([hidden_states[id(task.job), name].scored[:n] for task, n in zip(window, lengths, strict=True)])
         for name in first.targets
     }
     job = first.job
@@ -229,14 +253,15 @@ def _window(
         positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain, golden.spacing)
         others = {name: own for name, own in logits.items() if name is not None and name != BASE}
         pieces.append(
-            score_base_torch(logits[BASE], others, positions, options.tokens)
+            score_base_torch(logits[BASE], others, positions, options.tokens, job.path_from)
             if job.of_base
             else score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter))
         )
     whole = joined(pieces)
     ends = np.cumsum(lengths)
     return {
-        id(task): whole.part(slice(end - n, end)) for task, n, end in zip(window, lengths, ends.tolist(), strict=True)
+        id(task.job): whole.part(slice(end - n, end))
+        for task, n, end in zip(window, lengths, ends.tolist(), strict=True)
     }
 
 

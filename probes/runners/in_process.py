@@ -24,7 +24,7 @@ from probes.model import device_memory, faulty_adapters
 from probes.model.build import AUTO, Placement
 from probes.model.chat_prompt import chat_token_ids
 from probes.model.device_memory import WHOLE_CARD
-from probes.model.fault_injection import FaultInjection, ResolvedTarget
+from probes.model.fault_injection import FaultInjection, FindsModel, ResolvedTarget
 from probes.model.forward import Model
 from probes.model.free_memory import in_halves, no_memory
 from probes.model.likeness import likeness
@@ -174,8 +174,14 @@ class Runner:
         for chunk in chunks(jobs, self.residency.bases.batch_tokens):
             if stop():
                 break
-            models = GoldenModels(golden, self.loaded.golden_name, self._rounded_golden)
-            scored += in_halves(chunk, partial(self._score, models, options))
+            with self._fault_injection(lambda _, name: (golden, name)) as faults:
+                models = GoldenModels(
+                    golden,
+                    self.loaded.golden_name,
+                    partial(self.residency.rounded, golden),
+                    lambda target: faults.resolve(target).target,
+                )
+                scored += in_halves(chunk, partial(self._score, models, options))
         return scored
 
     def golden_hashes(self, adapter: str, scheme: int) -> tuple[str, str]:
@@ -265,13 +271,11 @@ class Runner:
         """The cosine between what the two change in the weights, by their files."""
         return likeness(self.loaded.adapter(adapter), self.loaded.adapter(other))
 
-    def _rounded_golden(self, bits: int) -> Model:
-        return self.residency.rounded(self.loaded.golden_model(), bits)
-
     @contextmanager
-    def _fault_injection(self) -> Iterator[FaultInjection]:
-        """For one run; no variant is left on the models after it."""
-        faults = FaultInjection(self.loaded.answering, self.residency.loads)
+    def _fault_injection(self, find: FindsModel | None = None) -> Iterator[FaultInjection]:
+        """For one run; no variant is left on the models after it. find: as of FaultInjection, by default by configured
+        names"""
+        faults = FaultInjection(find or self.loaded.answering, self.residency.loads)
         try:
             yield faults
         finally:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from detectors.records import Floats, Identity, Mode, Reason
-from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, adapter_hash
+from probes.artefacts.identity import NEWEST, adapter_hash
 from probes.errors import EngineAway, Unreplayable, Unsupported
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
 from probes.serving.company import company
@@ -34,15 +34,24 @@ from probes.serving.engine import (
     Route,
     ServedModel,
 )
-from probes.serving.engine_events import EngineState, engine_in_words, events_in_words, source_in_words, state_of
+from probes.serving.engine_events import (
+    EngineState,
+    FileTimes,
+    engine_in_words,
+    events_in_words,
+    file_times,
+    source_in_words,
+    state_of,
+)
 from probes.serving.limited_engine import LimitedEngine, LoadGuard, SteadyTime, Stopped
 from probes.serving.listed_summary import first, summary_of, whole_of
 from probes.serving.load_limits import LoadLimits
 from probes.serving.name_check import base_in_words, stranger_in_words
 from probes.serving.probe_check import NAMES, SCORING, Probe, ProbeCheck
 
-FileTimes = tuple[tuple[int, int], ...]
-"""Size and time of change, in nanoseconds, of an adapter's files."""
+# Rounds for which an adapter stays suspect after an answer that was apart: of one request in eight, four draws show
+# nothing in every fifth round.
+SUSPECT_ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +124,7 @@ class Runner:
         self._events: tuple[str, ...] = ()
         # Stands until the refresh after answers in modes: the round that they were news for was had then.
         self._has_news, self._news_was_used = False, False
-        self._suspects: set[str] = set()
+        self._suspects: dict[str, int] = {}
         # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
         self._of_strangers: tuple[str, ...] | None = None
 
@@ -204,10 +213,10 @@ class Runner:
         return self._has_news
 
     def suspects(self, adapter: str) -> bool:
-        return adapter in self._suspects
+        return self._suspects.get(adapter, 0) > 0
 
     def suspect(self, adapter: str, apart: bool) -> None:
-        (self._suspects.add if apart else self._suspects.discard)(adapter)
+        self._suspects[adapter] = SUSPECT_ROUNDS if apart else max(self._suspects.get(adapter, 0) - 1, 0)
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
         raise Unreplayable(self.config.base, "a serving engine gives no hidden states")
@@ -260,7 +269,7 @@ class Runner:
             self.refresh()
             return "" if self._connection is None else "the engine answers again"
         try:
-            now = state_of(self._connection.engine)
+            now = state_of(self._connection.engine, self.config.adapters)
         except Unreplayable:  # it stops or starts: the next round says so
             return ""
         return "; ".join(events_in_words(self._state, now)) if self._state else ""
@@ -355,8 +364,8 @@ class Runner:
             self._routes.clear()
             self._decoded.clear()
             self._of_strangers = None
-        self.models = connection.engine.models()
-        state = EngineState(connection.engine.identity(), self.models)
+        state = state_of(connection.engine, self.config.adapters)
+        self.models = state.models
         self._events = events_in_words(self._state, state) if self._state else ()
         self._has_news = bool(self._state is None or self._events or (self._has_news and not self._news_was_used))
         self._news_was_used = False
@@ -468,8 +477,10 @@ class Runner:
         folder = self.config.adapters.get(adapter)
         if not folder:
             return ""
+        times = file_times(folder)
+        if not times:
+            return ""
         try:
-            times = tuple(_time(Path(folder) / name) for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS))
             known = self._hashes.get((adapter, scheme))
             if known is None or known[0] != times:
                 known = self._hashes[adapter, scheme] = times, adapter_hash(Path(folder), scheme)
@@ -503,8 +514,3 @@ def _check_forced(replay: Replay, answered: Answered) -> None:
     # By some routes the continuation is a part of the prompt that was read.
     if answered.prompt is not None and answered.prompt[: len(replay.prompt)] != replay.prompt:
         raise Unreplayable(f"canary {replay.canary}", "the engine read another prompt than it was given")
-
-
-def _time(file: Path) -> tuple[int, int]:
-    listed = file.stat()
-    return listed.st_size, listed.st_mtime_ns

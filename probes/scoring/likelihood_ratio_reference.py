@@ -122,11 +122,13 @@ def score_base(
     response: Response,
     settings: Settings,
     spacing: float = FLOAT32,
+    path_from: Alternative | None = None,
 ) -> TokenScores:
     """All that is computed of a response to a request that names the base itself.
 
     base: (T, V) golden logits at the output's positions; others: (T, V) likewise of alternatives, adapters among them,
-    each of which gives two: itself, and half of the way to it
+    each of which gives two: itself, and half of the way to it; path_from: one of the adapters, from which (0) the
+    likelihood along the path to the base (1) is wanted
 
     Null: the token was drawn, by the request's sampler, from the golden base, or from it with the tolerated share of
     one of these adapters on top, or off it. Guarantee and what breaks it: as of ``score``.
@@ -137,12 +139,14 @@ def score_base(
     base, *rest = (_ready(logits, response) for logits in (base, *others.values()))
     ready = dict(zip(others, rest, strict=True))
     null = null_of_base(base, ready, sampling, settings, tie)
-    return TokenScores.of_alternatives(
-        {
-            who: log_e(token_distribution(logits, sampling, tie), null, tokens, settings.numeric)
-            for who, logits in with_halfway(base, ready).items()
-        }
-    )
+    log_l = {
+        who: log_e(token_distribution(logits, sampling, tie), null, tokens, settings.numeric)
+        for who, logits in with_halfway(base, ready).items()
+    }
+    if path_from is None or sampling.greedy:
+        return TokenScores.of_alternatives(log_l)
+    path = path_log_likelihood(base, ready[path_from], tokens, sampling, settings.grid)
+    return TokenScores.of_alternatives(log_l, path)
 
 
 def with_halfway(base: Doubles, others: Mapping[Alternative, Doubles]) -> dict[Alternative, Doubles]:

@@ -103,7 +103,11 @@ def score_torch(
 
 
 def score_base_torch(
-    base: torch.Tensor, others: Mapping[Alternative, torch.Tensor], positions: Positions, settings: Settings
+    base: torch.Tensor,
+    others: Mapping[Alternative, torch.Tensor],
+    positions: Positions,
+    settings: Settings,
+    path_from: Alternative | None = None,
 ) -> TokenScores:
     """``likelihood_ratio_reference.score_base``. Logits as of ``score_torch``; ``positions.plain`` is the base's."""
     tie = tie_margin_torch(base if positions.plain is None else positions.plain, positions.spacing)
@@ -118,7 +122,10 @@ def score_base_torch(
         for point, own in points.items():
             drawn_by = token_distribution_torch(own, sampling, tie)
             log_l[point] = _numpy(log_e_torch(drawn_by, null, positions.tokens, settings.numeric))
-    return TokenScores.of_alternatives(log_l)
+    if path_from is None or sampling.greedy:
+        return TokenScores.of_alternatives(log_l)
+    path = path_log_likelihood_torch(base, ready[path_from], positions.tokens, sampling, settings.grid)
+    return TokenScores.of_alternatives(log_l, _numpy(path))
 
 
 def base_null_torch(

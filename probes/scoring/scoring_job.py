@@ -16,6 +16,7 @@ import numpy as np
 
 from detectors.evidence.alternative import (
     DOUBLE_STRENGTH,
+    FOUR,
     FOUR_BITS,
     HALF_STRENGTH,
     PREVIOUS,
@@ -110,6 +111,9 @@ class ScoringJob:
     adapter: of a request that names the base itself, the base's name, and then ``of_base``
     sampling: None where unknown; unscored: why it cannot be scored, whatever its tokens; "" when it can
     toll: nats taken off its e-values where ids were made from text (probes/scoring/tokenise.py)
+    suspected: further alternatives that it is scored against, chosen by responses that were scored before it
+    (probes/scoring/suspicion.py): WITHOUT, ROUNDED and FOUR_BITS; of a response of the base the last two, and the
+    adapter of ``path_from``
     """
 
     adapter: str
@@ -122,6 +126,12 @@ class ScoringJob:
     unscored: str = ""
     toll: float = 0.0
     of_base: bool = False
+    suspected: tuple[Alternative, ...] = ()
+
+    @property
+    def path_from(self) -> Alternative | None:
+        """Of a response of the base: the adapter from which the likelihood along the path to the base is wanted."""
+        return next((who for who in self.suspected if who.kind is AlternativeKind.OTHER_ADAPTER), None)
 
     @property
     def response(self) -> Response:
@@ -219,14 +229,30 @@ def alternatives(
     guarantee are those of the ratios (likelihood_ratio_reference.py): the bet is fair because nothing that was written
     decides which alternatives are scored, and those that are not count as L = 1. What breaks it: request ids that
     follow from the answer. Source: docs/mathematics.md#traffic-likelihood-ratio.
+    Those that the job suspects come on top.
     """
-    if job.of_base:
-        return _alternatives_of_base(job, names, asking)
+    accepted = None if job.of_base else names[AdapterVersion(job.adapter)]
+    usual = _alternatives_of_base(job, names, asking) if job.of_base else _of_adapter(job, names, asking)
+    faults = [who for who in job.suspected if who not in usual and who.kind is not AlternativeKind.OTHER_ADAPTER]
+    path = job.path_from
+    other = {} if path is None or path in usual else {path: Target(names[AdapterVersion(path.name)], Weights.GOLDEN)}
+    return usual | other | {who: _faulty(accepted, who) for who in faults}
+
+
+def _faulty(accepted: str | None, who: Alternative) -> Target:
+    """The target that answers as this suspected alternative."""
+    kind = FaultKind.WITHOUT if who.kind is AlternativeKind.WITHOUT else FaultKind.QUANTISED
+    return Target(accepted, Weights.GOLDEN, fault=Fault(kind, who.name or FOUR))
+
+
+def _of_adapter(
+    job: ScoringJob, names: Mapping[AdapterVersion, str], asking: ScoringOptions
+) -> dict[Alternative, Target]:
     accepted, previous = names[AdapterVersion(job.adapter)], AdapterVersion(job.adapter, previous=True)
     copies = {
         HALF_STRENGTH: Target(accepted, Weights.GOLDEN, 0.5),
         DOUBLE_STRENGTH: Target(accepted, Weights.GOLDEN, 2.0),
-        FOUR_BITS: Target(accepted, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4")),
+        FOUR_BITS: _faulty(accepted, FOUR_BITS),
     }
     targets = {copy: copies[copy] for copy in asking.copies}
     if previous in names:
@@ -251,7 +277,7 @@ def _alternatives_of_base(
     adapters = [version for version in names if not version.previous]
     targets = {other_adapter(version.name): Target(names[version], Weights.GOLDEN) for version in adapters}
     if FOUR_BITS in asking.copies:
-        targets[FOUR_BITS] = Target(None, Weights.GOLDEN, fault=Fault(FaultKind.QUANTISED, "4"))
+        targets[FOUR_BITS] = _faulty(None, FOUR_BITS)
     if asking.passes is None or asking.passes + 1 >= len(targets):
         return targets
     chosen = drawn(job.request_id, dict.fromkeys(targets, 1.0), asking.passes + 1)
@@ -290,7 +316,7 @@ def token_scores(
     wide = {who: side[: len(cut.tokens)].astype(np.float64) for who, side in sides.items()}
     bare = logits(Target(None, Weights.GOLDEN))[: len(cut.tokens)].astype(np.float64)
     if job.of_base:
-        return score_base(bare, wide, cut, asking.tokens)
+        return score_base(bare, wide, cut, asking.tokens, path_from=job.path_from)
     adapter = Target(names[AdapterVersion(job.adapter)], Weights.GOLDEN)
     return score(logits(adapter)[: len(cut.tokens)].astype(np.float64), bare, wide, cut, asking.of(job.adapter))
 
@@ -307,6 +333,7 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         return not_scored(job.adapter, job.request_id, job.pod, job.at, answer.detail)
     greedy, axes = job.sampling.greedy, asking.tokens
     grid, top_ps = ((), ()) if greedy or job.of_base else (axes.grid, axes.top_ps)
+    grid = axes.grid if job.of_base and job.path_from is not None and not greedy else grid
     no_ranks = greedy or job.of_base
     return TrafficScore(
         adapter=job.adapter,

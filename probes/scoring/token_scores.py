@@ -106,7 +106,7 @@ class TokenScores:
     ranks_weaker, ranks_stronger: (B, N) chance of each of ``Settings.rank_bins`` bins for that rank, where the token is
     drawn at the lower or at the upper edge of the tolerance
     Greedy responses have nan in path_log_lik, top_p_log_lik and all of the ranks: their tokens are not drawn.
-    Responses of the base itself have ``log_l`` alone, see ``of_alternatives``.
+    Responses of the base itself have ``log_l`` and at most a path, see ``of_alternatives``.
     """
 
     log_l: Mapping[Alternative, Doubles]
@@ -119,11 +119,11 @@ class TokenScores:
     ranks_stronger: Doubles
 
     @classmethod
-    def of_alternatives(cls, log_l: Mapping[Alternative, Doubles]) -> TokenScores:
-        """Without samplers, axes and ranks."""
+    def of_alternatives(cls, log_l: Mapping[Alternative, Doubles], path: Doubles | None = None) -> TokenScores:
+        """Without samplers, other axes and ranks; path: (G, N) from an adapter to the base, None where not wanted"""
         n = len(next(iter(log_l.values())))
         none = np.zeros((0, n))
-        return cls(log_l, {}, none, none, none, np.full(n, np.nan), none, none)
+        return cls(log_l, {}, none if path is None else path, none, none, np.full(n, np.nan), none, none)
 
     def part(self, where: slice) -> TokenScores:
         """Some of the positions."""

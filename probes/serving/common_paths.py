@@ -44,12 +44,12 @@ def token_ids(client: Client, url: str, path: str, body: Mapping[str, Any]) -> t
         return wholes(answer["tokens"])
 
 
-def metric_samples(client: Client) -> dict[str, list[float]]:
-    """Name of each metric -> its values; none where metrics are switched off."""
-    return samples(exposition(client))
-
-
 def exposition(client: Client) -> str:
     """Its metrics in Prometheus' text format, "" where they are switched off."""
     reply = client.ask("GET", METRICS)
     return "" if reply.status == MISSING else client.text_of(reply)
+
+
+def metric_samples(client: Client) -> dict[str, list[float]]:
+    """Name of each metric -> its values; none where metrics are switched off."""
+    return samples(exposition(client))

@@ -47,6 +47,7 @@ class EngineIdentity:
 
     kind: name of the dialect; version: of the engine; fingerprint: of its settings, as completions name it
     weights: its own version of the weights, where it counts reloads; started: when it started, seconds since the epoch
+    loads: how often it was asked to load or unload an adapter, to sleep or to wake, by its own counter; None unknown
     """
 
     kind: str
@@ -54,6 +55,7 @@ class EngineIdentity:
     fingerprint: str = ""
     weights: str = ""
     started: float | None = None
+    loads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -169,15 +169,15 @@ def test_each_stream_counts_with_the_rounds_of_its_own_line(config: Config) -> N
 
 
 def test_each_base_counts_with_its_own_cadence(config: Config) -> None:
-    """Of a base that an engine serves, two adapters in five modes besides, and the base itself, no responses: every ten
-    minutes."""
+    """Of a base that an engine serves, two adapters and the base itself, each in five modes besides, no responses:
+    every ten minutes."""
     config = with_adapters(config.model_copy(update={"kafka": TOPIC}), "a")
     served = Served(url="http://localhost:8000")
     other = Model(name="other", served=served, adapters=(Adapter(name="b"), Adapter(name="c")))
     both = config.model_copy(update={"models": (*config.models, other)})
     assert stream_counts(config) == {60.0: 3}
-    assert stream_counts(both) == {60.0: 3, 600.0: 3 + 2 * len(Mode)}
-    assert log_threshold(both) == pytest.approx(math.log((3 / 60 + 13 / 600) * YEAR_S))
+    assert stream_counts(both) == {60.0: 3, 600.0: 3 * (1 + len(Mode))}
+    assert log_threshold(both) == pytest.approx(math.log((3 / 60 + 18 / 600) * YEAR_S))
 
 
 def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
@@ -219,7 +219,7 @@ def test_files_beside_an_engine_score_the_responses_and_are_replayed_by_a_runner
     assert base.files is not None and base.responses is not None and base.responses.runner is base.files.runner
     assert isinstance(base.files.runner, MemoryRunner) and set(base.files.runner.config.adapters) == {"a"}
     assert (base.files.adapters, base.files.every_s) == (("a",), 60.0)
-    assert stream_counts(config) == {600.0: 3 + 2 * len(Mode), 60.0: 3}, "canaries of the engine, and responses"
+    assert stream_counts(config) == {600.0: 3 * (1 + len(Mode)), 60.0: 3}, "canaries of the engine, and responses"
 
 
 def test_without_the_model_libraries_an_engine_is_asked_all_the_same(
@@ -286,7 +286,7 @@ def test_what_each_sidecar_asks_its_engine_counts_in_each_pod_beside_what_witnes
     models = tuple(model.model_copy(update={"served": served}) for model in one.models)
     both = of_sidecars(one.model_copy(update={"models": models}), 64)
     assert stream_counts(one) == {60.0: 8}
-    in_modes = 4 + 3 * len(Mode)
+    in_modes = 4 * (1 + len(Mode))
     assert stream_counts(both) == {60.0: 8, 600.0: in_modes * 64}
     by_engine_alone = tuple(model.model_copy(update={"path": None}) for model in models)
     assert stream_counts(both.model_copy(update={"models": by_engine_alone})) == {600.0: in_modes * 64}

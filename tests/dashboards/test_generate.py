@@ -14,9 +14,9 @@ from grafana_foundation_sdk.models import dashboard, dashboardv2
 from agent.store import client as store
 from dashboards import generate
 from dashboards.board import Dashboard
-from dashboards.classic import placed
 from dashboards.generate import FOLDER
 from dashboards.listed import BOARDS
+from dashboards.placing import placed
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = {name: (FOLDER / name) for name, _ in generate.files(generate.RUNBOOKS)}

@@ -240,10 +240,11 @@ def test_a_job_runs_once_for_each_image_and_configuration(helm: Helm) -> None:
 
 
 def test_the_image_is_the_digest_where_one_is_given(helm: Helm) -> None:
-    digest = f"sha256:{'0' * 64}"
-    specs = pod_specs(helm.render("witness", "--set", f"image.digest={digest}")).values()
-    images = {spec["containers"][0]["image"] for spec in specs}
-    assert images == {f"registry.example.com/gapwatch@{digest}"}
+    plain, models = (f"sha256:{digit * 64}" for digit in "01")
+    items = helm.render("witness", *WHOLE, "--set", f"image.digest={plain},image.modelsDigest={models}")
+    images = {name.split("-")[1]: spec["containers"][0]["image"] for name, spec in pod_specs(items).items()}
+    at = "registry.example.com/gapwatch@"
+    assert images == {"migrate": at + plain} | dict.fromkeys(("witness", "enrol", "probe"), at + models)
 
 
 def test_rules_are_those_of_the_folder_and_each_dashboard_has_a_map(helm: Helm) -> None:

@@ -32,11 +32,11 @@ def engines(api: httpx.Client, cluster: Helm) -> httpx.Client:
         answer = api.post("/api/v1/namespaces", json={"kind": "Namespace", "apiVersion": "v1", "metadata": metadata})
         assert answer.status_code == httpx.codes.CREATED, answer.text
     cluster.run("install", "injector", str(CHART), "--namespace", NAMESPACE, *values("injected-vllm"))
-    _wait_for_the_policy(api)
+    wait_for_the_policy(api)
     return api
 
 
-def _wait_for_the_policy(api: httpx.Client) -> None:
+def wait_for_the_policy(api: httpx.Client) -> None:
     """The server takes a policy up, and begins to watch the kind of its parameters, a moment after it was stored."""
     until(lambda: INJECTED in created(api, engine_pod()).json()["metadata"].get("annotations", {}))
 

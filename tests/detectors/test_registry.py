@@ -60,7 +60,7 @@ def test_settings_that_depend_on_the_fleet_are_found_by_what_they_have() -> None
     settings = {name: detector.config for name, detector in detectors().items()}
     aware = {name: config for name, config in settings.items() if isinstance(config, ThresholdAware)}
     assert [name for name, config in settings.items() if isinstance(config, SeveralStreams)] == [
-        *("serving_modes", "traffic_likelihood")
+        *("base_modes", "serving_modes", "traffic_likelihood")
     ]
     assert list(aware) == ["base_likelihood", "traffic_likelihood"]
     for config in aware.values():

@@ -8,6 +8,7 @@ not checked. Log-probabilities are [value, id, text or null].
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from detectors.records import Floats
@@ -98,8 +99,13 @@ def _generate(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Re
         return _error(400, f"The input ({len(prompt)} tokens) is longer than the model's context {settings.context}.")
     streamed = bool(body.get("stream"))
     answer = engine.generated(model, prompt, most, body.get("extra_key") or "", streamed)
-    whole = _whole(engine, settings, body, prompt, answer)
-    return as_events([whole]) if streamed else as_json(whole)
+    if not streamed:
+        return as_json(_whole(engine, settings, body, prompt, answer))
+    # Each event holds all tokens so far, its ids those since the last one.
+    so_far = [replace(answer, tokens=answer.tokens[:n], rows=answer.rows[:n]) for n in range(1, len(answer.tokens) + 1)]
+    return as_events(
+        _whole(engine, settings, body, prompt, part) | {"output_ids": [part.tokens[-1]]} for part in so_far
+    )
 
 
 def _whole(

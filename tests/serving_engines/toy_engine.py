@@ -64,14 +64,23 @@ class Continuation:
 
 @dataclass
 class ToyEngine:
-    """base: its name and its seed; adapters: name -> seed. noise: on logits, nats, another draw for every request."""
+    """base: its name and its seed; adapters: name -> seed. noise: on logits, nats, another draw for every request.
+
+    loads: requests to load an adapter since the start
+    """
 
     base: str = "base-v1"
     adapters: dict[str, str] = field(default_factory=lambda: {"alpha": "alpha-v1", "beta": "beta-v1"})
     noise: float = 0.0
     faults: Faults = field(default_factory=Faults)
+    loads: int = 0
     _requests: int = 0
     _cached: dict[tuple[str, str, tuple[int, ...]], str | None] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        """That it answered with tokens."""
+        return self._requests
 
     def knows(self, model: str) -> bool:
         return model == self.base or model in self.adapters or self.faults.unknown_is_base
@@ -79,11 +88,13 @@ class ToyEngine:
     def reload(self, adapter: str, seed: str) -> None:
         """Another version in place, under the same name."""
         self.adapters[adapter] = seed
+        self.loads += 1
         if not self.faults.stale_cache:
             self._cached.clear()
 
     def restart(self) -> None:
         self._cached.clear()
+        self.loads = 0
 
     def scored(self, model: str, ids: Sequence[int]) -> Floats:
         """(len(ids), V) log-probabilities of the token after each, as a prompt is scored: caches are not read."""

@@ -315,4 +315,11 @@ def _metrics(engine: ToyEngine, settings: Settings) -> Reply:
     lines = [f"# TYPE {name} gauge\n{name}{labels} {float(value)}\n" for name, value in gauges.items()]
     lines.append(f"vllm:cache_config_info{{{settings.cache_config}}} 1.0\n")
     lines.append(f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {settings.started}\n")
+    # As prometheus_fastapi_instrumentator writes it, a line for each path, status and method that was asked.
+    counts = {"/v1/completions": engine.requests, "/v1/load_lora_adapter": engine.loads}
+    lines += [
+        f'http_requests_total{{handler="{path}",method="POST",status="2xx"}} {float(count)}\n'
+        for path, count in counts.items()
+        if count
+    ]
     return Reply(200, "".join(lines).encode(), "text/plain; version=0.0.4; charset=utf-8")

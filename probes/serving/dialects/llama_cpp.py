@@ -14,13 +14,19 @@ adapter is asked for at the scale that the engine has set for it, and alone; the
 what a request without ``lora`` gets from an engine with one adapter. An id that is not loaded would be answered by the
 base without an error, so only names in the engine's list are asked for, and what was applied is read from each answer.
 Another strength of an adapter is asked for as a multiple of the scale that is set.
+
+What is written may be streamed, and had at the chat endpoint, which takes all fields of ``/completion`` besides its own
+(with ``verbose`` it gives its record of the request). Of a chat the number of prompt tokens is checked and not their
+ids, which it does not give.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import PurePath
 from typing import Any
 
@@ -41,10 +47,10 @@ from probes.serving.engine import (
     ServedModel,
     at_once,
 )
-from probes.serving.json_form import number, reading, samples, text, total, whole_or_none
+from probes.serving.json_form import number, reading, samples, text, text_or_none, total, whole_or_none
 from probes.serving.listing import Position, joined, listed_of, walked
 
-COMPLETION, ADAPTERS, PROPS = "/completion", "/lora-adapters", "/props"
+COMPLETION, CHAT, ADAPTERS, PROPS = "/completion", "/v1/chat/completions", "/lora-adapters", "/props"
 MOST_WANTED = 100  # it would list its whole vocabulary; this many are 8 kB a position
 FORCING = 1000.0  # nats on one token's logit: more than any two logits of a model differ by
 # A probability that is 0 in float32 is listed as the least float32, and this is the log of the least one above 0.
@@ -54,7 +60,7 @@ LEAST = -103.0
 CACHE_NOISE = 0.1
 READ = [
     *("tokens_evaluated", "truncated", "stop_type", "content", "completion_probabilities"),
-    *("generation_settings/lora", "timings/cache_n"),
+    *("generation_settings/lora", "timings/cache_n", "tokens_predicted"),
 ]
 
 
@@ -91,7 +97,8 @@ class Engine:
             context, vocabulary = whole_or_none((meta or {}).get("n_ctx")), whole_or_none((meta or {}).get("n_vocab"))
         most = min(MOST_WANTED, vocabulary or MOST_WANTED)
         routes = (Route.WALK, Route.GENERATED)
-        return Capabilities(routes, most, True, True, True, context, vocabulary, (Mode.WARM,), strengths=True)
+        modes = (Mode.STREAMED, Mode.CHAT, Mode.WARM)
+        return Capabilities(routes, most, True, True, True, context, vocabulary, modes, strengths=True)
 
     def models(self) -> tuple[ServedModel, ...]:
         with reading(self._at(MODELS)):
@@ -123,8 +130,14 @@ class Engine:
 
     def generate(self, request: Request, tokens: int) -> Answered:
         subject = self._subject(request)
-        more = {"n_predict": tokens, "cache_prompt": request.warm}
-        answer = self._completed(request, request.prompt, subject, more)
+        more: dict[str, Any] = {"cache_prompt": request.warm, "stream": request.streamed}
+        if request.messages:
+            chat = {"messages": [dict(message) for message in request.messages], "max_tokens": tokens}
+            # What else is read stands in the whole record of the request, which it gives on demand.
+            more |= chat | {"logprobs": True, "top_logprobs": request.listed, "verbose": True}
+        else:
+            more |= {"n_predict": tokens}
+        answer = self._written(request, subject, more)
         with reading(self._at(COMPLETION)):
             words, ended = text(answer["content"]), answer["stop_type"] == "eos"
         # It goes on beyond the limit to the end of a character of several tokens.
@@ -169,21 +182,34 @@ class Engine:
             self._client.refused(COMPLETION, "another token than the one that was forced")
         return step
 
+    def _written(self, request: Request, subject: _Subject, more: Mapping[str, Any]) -> Any:
+        """In the form of a whole completion, wherever and however it was asked for."""
+        body = _body(request, request.prompt, subject) | dict(more)
+        path = CHAT if request.messages else COMPLETION
+        if request.messages:
+            del body["prompt"], body["n_probs"]
+        if request.streamed:
+            reply = self._client.ask("POST", path, body)
+            self._client.close()  # the engine closes its side after a stream, and does not say so
+            if reply.status != OK:
+                self._client.json_of(reply)
+            with reading(self._at(path)):
+                answer = _joined(_events(reply.body))
+        else:
+            whole = self._client.post(path, body)
+            with reading(self._at(path)):
+                answer = _of_chat([whole]) if request.messages else whole
+        self._check(answer, request.prompt, subject)
+        return answer
+
     def _completed(self, request: Request, prompt: Sequence[int], subject: _Subject, more: Mapping[str, Any]) -> Any:
+        """Raises as ``_check``."""
+        answer = self._client.post(COMPLETION, {**_body(request, prompt, subject), **more})
+        self._check(answer, prompt, subject)
+        return answer
+
+    def _check(self, answer: Any, prompt: Sequence[int], subject: _Subject) -> None:
         """Raises Unreplayable where not all of the prompt was read, or other adapters were applied than asked for."""
-        body = {
-            "prompt": list(prompt),
-            "n_probs": request.listed,
-            "temperature": 0,
-            "samplers": ["temperature"],
-            "backend_sampling": False,
-            "post_sampling_probs": False,
-            "cache_prompt": False,
-            "lora": [{"id": i, "scale": scale} for i, scale in subject.scales.items()],
-            "response_fields": READ,
-            **more,
-        }
-        answer = self._client.post(COMPLETION, body)
         with reading(self._at(COMPLETION)):
             was_read, is_cut = answer["tokens_evaluated"], answer["truncated"]
             applied = {int(entry["id"]): number(entry["scale"]) for entry in answer["generation_settings/lora"]}
@@ -191,7 +217,6 @@ class Engine:
             self._client.refused(COMPLETION, f"it read {was_read} tokens, wanted the {len(prompt)} that were sent")
         if not _are(applied, subject.scales):
             self._client.refused(COMPLETION, "it applied other adapters than those that were asked for")
-        return answer
 
     def _answered(
         self, answer: Any, request: Request, subject: _Subject, words: str = "", ended: bool = False, most: int = 1
@@ -234,6 +259,56 @@ class Engine:
 
     def _at(self, path: str) -> str:
         return self._url + path
+
+
+def _body(request: Request, prompt: Sequence[int], subject: _Subject) -> dict[str, Any]:
+    return {
+        "prompt": list(prompt),
+        "n_probs": request.listed,
+        "temperature": 0,
+        "samplers": ["temperature"],
+        "backend_sampling": False,
+        "post_sampling_probs": False,
+        "cache_prompt": False,
+        "lora": [{"id": i, "scale": scale} for i, scale in subject.scales.items()],
+        "response_fields": READ,
+    }
+
+
+def _events(body: bytes) -> list[Any]:
+    """The JSON of each event of a stream that came whole; a chat's is ended by a line of its own."""
+    lines = [line.removeprefix(b"data:").strip() for line in body.splitlines() if line.startswith(b"data:")]
+    return [json.loads(line) for line in lines if line != b"[DONE]"]
+
+
+def _joined(events: Sequence[Any]) -> Any:
+    """One answer of a stream, whose last event holds what there is once. Raises as ``reading`` wants it."""
+    if "choices" in events[0]:
+        return _of_chat(events)
+    *pieces, last = events
+    if "stop_type" not in last:
+        raise ValueError("a stream that did not end")
+    return last | _tokens_in_order([(text(e["content"]), e["completion_probabilities"]) for e in pieces], last)
+
+
+def _of_chat(answers: Sequence[Any]) -> Any:
+    """A chat's answer, whole or in pieces, in the form of a completion."""
+    last = answers[-1]["__verbose"]
+    pieces = []
+    for choice in (answer["choices"][0] for answer in answers):
+        words = text_or_none(choice.get("message", choice.get("delta")).get("content"))
+        pieces.append((words, (choice.get("logprobs") or {}).get("content") or []))
+    return last | _tokens_in_order(pieces, last)
+
+
+def _tokens_in_order(pieces: Sequence[tuple[str, Sequence[Any]]], last: Mapping[str, Any]) -> dict[str, Any]:
+    """Words and tokens of all pieces. A stream leaves out tokens within a character of several, so where some are
+    missing it is followed up to the first character that may be one of these."""
+    entries = [entry for _, piece in pieces for entry in piece]
+    if len(entries) != int(last["tokens_predicted"]):
+        plain = takewhile(lambda piece: piece[0].isascii() and len(piece[1]) <= 1, pieces)
+        entries = [entry for _, piece in plain for entry in piece]
+    return {"content": "".join(words for words, _ in pieces), "completion_probabilities": entries}
 
 
 def _are(applied: Mapping[int, float], wanted: Mapping[int, float]) -> bool:

@@ -6,6 +6,8 @@ sglang.srt.entrypoints.http_server. A log-probability is written [value, token i
 
 An adapter is named by ``lora_path``; without it the base answers, so the base's own name is left out and every other
 one is sent, known or not. ``logprob_start_len: 0`` scores the whole prompt; the cache of prefixes is not read for it.
+What is written may be streamed, each event with all tokens so far. Its chat endpoint names tokens by their text alone,
+so that what it writes there is not compared.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.serving.client import OK, Client
 from probes.serving.common_paths import MODELS, metric_samples, model_cards, models_of, token_ids
@@ -41,6 +44,7 @@ from probes.serving.json_form import (
     wholes,
 )
 from probes.serving.listing import Position, joined, listed_of, walked
+from probes.serving.openai_answers import events
 
 GENERATE, TOKENIZE, DETOKENIZE = "/generate", "/tokenize", "/detokenize"
 MOST_LISTED = 20  # there is no limit of its own
@@ -59,7 +63,8 @@ class Engine:
             context = whole_or_none(model_cards(self._client, self._url)[0].get("max_model_len"))
         tokenizes = self._client.ask("POST", TOKENIZE, {"prompt": "a"}).status == OK
         routes = (Route.PROMPT, Route.WALK, Route.GENERATED)
-        return Capabilities(routes, MOST_LISTED, tokenizes, takes_ids=True, isolates=True, context=context)
+        modes = (Mode.STREAMED, Mode.WARM)
+        return Capabilities(routes, MOST_LISTED, tokenizes, takes_ids=True, isolates=True, context=context, modes=modes)
 
     def models(self) -> tuple[ServedModel, ...]:
         return models_of(model_cards(self._client, self._url), self._url)
@@ -90,7 +95,8 @@ class Engine:
         raise Unreplayable(self._url, f"SGLang scores no continuation by {route.value}, wanted prompt or walk")
 
     def generate(self, request: Request, tokens: int) -> Answered:
-        answer = self._client.post(GENERATE, self._body(request, request.prompt, tokens))
+        body = self._body(request, request.prompt, tokens)
+        answer = self._streamed(body) if request.streamed else self._client.post(GENERATE, body)
         with reading(self._at(GENERATE)):
             words, ended = text(answer["text"]), answer["meta_info"]["finish_reason"]["type"] == "stop"
             positions = _positions(answer["meta_info"], "output")
@@ -113,6 +119,23 @@ class Engine:
 
     def close(self) -> None:
         self._client.close()
+
+    def _streamed(self, body: Mapping[str, Any]) -> Any:
+        """The last event of a stream holds all tokens, unless the server was started to send each once; then they are
+        those of all events together."""
+        reply = self._client.ask("POST", GENERATE, {**body, "stream": True})
+        if reply.status != OK:
+            self._client.json_of(reply)
+        with reading(self._at(GENERATE)):
+            pieces = events(reply.body)
+            last = pieces[-1]
+            if len(last["meta_info"]["output_token_logprobs"]) == last["meta_info"]["completion_tokens"]:
+                return last | {"output_ids": [entry[1] for entry in last["meta_info"]["output_token_logprobs"]]}
+            lists = ("output_token_logprobs", "output_top_logprobs")
+            whole = {name: [entry for piece in pieces for entry in piece["meta_info"][name]] for name in lists}
+            ids = [token for piece in pieces for token in piece["output_ids"]]
+            words = "".join(piece["text"] for piece in pieces)
+            return last | {"text": words, "output_ids": ids, "meta_info": last["meta_info"] | whole}
 
     def _scored(self, request: Request, continuation: Sequence[int]) -> Answered:
         given = (*request.prompt, *continuation)

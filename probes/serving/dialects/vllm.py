@@ -22,6 +22,8 @@ ended engines (vllm-project/vllm#16529, #54195).
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -47,6 +49,7 @@ from probes.serving.json_form import (
     labels,
     number,
     reading,
+    samples,
     text,
     text_or_none,
     total,
@@ -60,6 +63,9 @@ COMPLETIONS, CHAT = "/v1/completions", "/v1/chat/completions"
 TOKENIZE, DETOKENIZE = "/tokenize", "/detokenize"
 MOST_WANTED = 20  # --max-logprobs by default; an engine that would list more is not asked to
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
+# Paths after which an adapter, or the whole engine, may answer otherwise under the same name and path.
+LOADING = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter", "/sleep", "/wake_up", "/collective_rpc")
+COUNTED = re.compile(r'^http_requests_total\{[^}]*handler="(?P<path>[^"]*)"[^}]*\} (?P<value>[\d.e+]+)$', re.MULTILINE)
 PROBE = "a a a"  # a prompt of more than one token in every tokenizer, to learn what may be asked
 BAD_REQUEST = 400
 BLOCK_ON_CPU = "128"  # tokens, of a cache whose size nobody asked for
@@ -95,8 +101,9 @@ class Engine:
         version = self._version()
         if not self._fingerprint:
             self._completed({"model": self.models()[0].name, "prompt": PROBE, "max_tokens": 1, **GREEDY})
-        started = greatest(metric_samples(self._client), "process_start_time_seconds")
-        return EngineIdentity("vllm", version, self._fingerprint, self._weights(), started)
+        metrics = exposition(self._client)
+        started, loads = greatest(samples(metrics), "process_start_time_seconds"), _loads(metrics)
+        return EngineIdentity("vllm", version, self._fingerprint, self._weights(), started, loads)
 
     def load(self) -> Load:
         values = metric_samples(self._client)
@@ -271,6 +278,15 @@ def _to_write(request: Request, tokens: int) -> dict[str, Any]:
     del body["prompt"], body["max_tokens"]
     chat = {"messages": [dict(message) for message in request.messages], "max_completion_tokens": tokens}
     return body | chat | {"logprobs": True, "top_logprobs": request.listed}
+
+
+def _loads(metrics: str) -> int | None:
+    """Of its counter of requests by path, which has a line for each path that was asked once; None where there is none
+    of any path."""
+    counts: dict[str, float] = defaultdict(float)
+    for match in COUNTED.finditer(metrics):
+        counts[match["path"]] += float(match["value"])
+    return round(sum(counts[path] for path in LOADING)) if counts else None
 
 
 def _cached(answer: Any) -> int | None:

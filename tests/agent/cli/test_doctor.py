@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.cli.doctor import Check, cpu_check, model_checks, receiver_checks, watcher_checks
-from agent.config import Config, load
+from agent.cli.doctor import Check, cpu_check, model_checks, pagerduty_checks, receiver_checks, watcher_checks
+from agent.config import Config, PagerDuty, load
+from agent.demo.receiver import Receiver
 from agent.records import Watching
 from agent.store import client as store
 from agent.store.table_rows import Origin
@@ -271,6 +272,19 @@ def test_a_canary_file_that_was_edited_after_the_enrolment_is_named(config: Conf
     stale = checks(edited)["canaries router"]
     assert not stale.ok and stale.result == "the file is not what is replayed; not in the golden record: new"
     assert stale.wanted.startswith("gapwatch enrol router --replace")
+
+
+@pytest.mark.parametrize(("held", "result"), [("read-only", "tells what is open"), ("other", "HTTP 401")])
+def test_a_key_of_pagerdutys_api_is_tried(config: Config, tmp_path: Path, held: str, result: str) -> None:
+    (tmp_path / "token").write_text(held)
+    with Receiver(api_token="read-only") as receiver:
+        pagerduty = PagerDuty(
+            routing_key_file=tmp_path / "key", url=receiver.url, api_url=receiver.url, api_token_file=tmp_path / "token"
+        )
+        alerts = config.alerts.model_copy(update={"pagerduty": pagerduty})
+        by_part = {check.part: check for check in pagerduty_checks(config.model_copy(update={"alerts": alerts}))}
+        check = by_part["pagerduty API"]
+    assert check.ok == (held == "read-only") and result in check.result
 
 
 def test_receivers_beside_pagerduty_are_looked_at_and_a_webhook_is_not_repeated(config: Config, tmp_path: Path) -> None:

@@ -179,29 +179,6 @@ def test_one_that_ended_by_a_restart_of_the_engine_and_one_that_nobody_could_jud
 
 
 @embedded
-def test_a_former_incident_is_told_by_what_is_of_its_own_time(migrated: store.Client) -> None:
-    """Swapped two hours ago and put back; now another fault. ``since`` and others would answer for the latest."""
-    began = NOW - 7200
-    former = findings.alarm(began, onset=Onset(began - 60, began))
-    over, latest = findings.verdict(reason=Reason.RESOLVED, at=began + 600), findings.alarm(NOW - 60, identity=ACCEPTED)
-    for alarm, at in ((former, began), (latest, NOW - 60)):
-        insert(migrated, alarm, to_notice(alarm, NoticeReason.DEGRADED, "prod", at))
-    insert(migrated, over, to_notice(over, NoticeReason.RECOVERED, "prod", began + 600), findings.batch(at=NOW - 30))
-    by_name = story_at(migrated, ROUTER)
-    then = f"{datetime.fromtimestamp(began + 300, UTC):%Y-%m-%dT%H:%M}"
-    by_time = story_at(migrated, f"adapter/{ROUTER}@{then}")
-    assert by_name is not None and by_name.incident["ended_at"] is None and by_name.since and by_name.requests
-    assert by_time is not None and by_time.incident["ended_by"] == "recovered"
-    assert not by_time.since and not by_time.requests and not by_time.changes
-    assert by_time.page["details"]["hash base"] != by_name.page["details"]["hash base"]
-    opened = f"{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%S}"
-    assert f"--incident adapter/{ROUTER}@{opened}:" in parts_of(by_time)["compare"][0]
-    with pytest.raises(Refused, match="one of"):
-        story_at(migrated, f"{ROUTER}@2001-01-01")
-    assert story_at(migrated, f"{ROUTER}@{opened}") is not None, "as the report's command has it"
-
-
-@embedded
 def test_who_works_on_an_open_incident_is_pagerdutys_to_say(
     migrated: store.Client, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -230,6 +207,29 @@ def test_who_works_on_an_open_incident_is_pagerdutys_to_say(
         assert "nothing is open under its key" in said(**asks)
     assert "does not tell who works on it" in said(**asks)
     assert "No such file" in said(**asks | {"api_token_file": str(tmp_path / "gone")})
+
+
+@embedded
+def test_a_former_incident_is_told_by_what_is_of_its_own_time(migrated: store.Client) -> None:
+    """Swapped two hours ago and put back; now another fault. ``since`` and others would answer for the latest."""
+    began = NOW - 7200
+    former = findings.alarm(began, onset=Onset(began - 60, began))
+    over, latest = findings.verdict(reason=Reason.RESOLVED, at=began + 600), findings.alarm(NOW - 60, identity=ACCEPTED)
+    for alarm, at in ((former, began), (latest, NOW - 60)):
+        insert(migrated, alarm, to_notice(alarm, NoticeReason.DEGRADED, "prod", at))
+    insert(migrated, over, to_notice(over, NoticeReason.RECOVERED, "prod", began + 600), findings.batch(at=NOW - 30))
+    by_name = story_at(migrated, ROUTER)
+    then = f"{datetime.fromtimestamp(began + 300, UTC):%Y-%m-%dT%H:%M}"
+    by_time = story_at(migrated, f"adapter/{ROUTER}@{then}")
+    assert by_name is not None and by_name.incident["ended_at"] is None and by_name.since and by_name.requests
+    assert by_time is not None and by_time.incident["ended_by"] == "recovered"
+    assert not by_time.since and not by_time.requests and not by_time.changes
+    assert by_time.page["details"]["hash base"] != by_name.page["details"]["hash base"]
+    opened = f"{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%S}"
+    assert f"--incident adapter/{ROUTER}@{opened}:" in parts_of(by_time)["compare"][0]
+    with pytest.raises(Refused, match="one of"):
+        story_at(migrated, f"{ROUTER}@2001-01-01")
+    assert story_at(migrated, f"{ROUTER}@{opened}") is not None, "as the report's command has it"
 
 
 @pytest.mark.parametrize("name", texts(RUNBOOKS, ".md"))

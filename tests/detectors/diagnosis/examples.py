@@ -132,7 +132,8 @@ def of_responses(adapter: str = "router") -> tuple[ResponseDiagnosis, ...]:
     plain = [
         diagnosis(Cause.ADAPTER_NOT_APPLIED, "base"),
         diagnosis(Cause.BASE_SWAPPED_AND_ADAPTER_LOST, "base"),
-        diagnosis(Cause.QUANTISED_BASE, "4 bits"),
+        *(diagnosis(Cause.QUANTISED_BASE, name) for name in ("4 bits", "rounded 4/32")),
+        diagnosis(Cause.PARTLY_APPLIED, "without mlp"),
         diagnosis(Cause.WRONG_ADAPTER, "previous"),
         diagnosis(Cause.WRONG_ADAPTER, "adapter:rewriter"),
         *(diagnosis(Cause.WRONG_STRENGTH, name) for name in ("half", "double", "path 0.5")),

@@ -15,6 +15,8 @@ from detectors.evidence.alternative import (
     AlternativeKind,
     interpolation,
     other_adapter,
+    rounded,
+    without,
 )
 
 STORED = {
@@ -28,6 +30,8 @@ STORED = {
     "previous": PREVIOUS,
     "adapter:rewriter": other_adapter("rewriter"),
     "path 0.5 adapter:rewriter": interpolation(0.5, "rewriter"),
+    "without layers.0-7": without("layers.0-7"),
+    "rounded 4/32": rounded("4/32"),
 }
 # Adapters may have any printable name, one that reads like an alternative too.
 ODD_NAMES = ("", "adapter:x", "a:b:c", "a\tb", "\tprevious", "base", "path 0.5", " spaced ", "名前", "a\nb", "4 bits")
@@ -52,7 +56,9 @@ def test_a_share_survives_its_text_to_the_last_bit(share: float) -> None:
     assert Alternative.from_text(interpolation(share).text) == interpolation(share)
 
 
-@pytest.mark.parametrize("text", ["something new", "", "path", "path x", "path nan", "path 0.50", "Base", "halfway"])
+@pytest.mark.parametrize(
+    "text", ["something new", "", "path", "path x", "path nan", "path 0.50", "Base", "halfway", "rounded 4"]
+)
 def test_a_text_that_this_version_does_not_know_is_kept(text: str) -> None:
     unknown = Alternative.from_text(text)
     assert (unknown.kind, unknown.text) == (AlternativeKind.UNKNOWN, text)
@@ -63,3 +69,4 @@ def test_equal_ones_are_one_key_also_after_pickling() -> None:
     named = dict.fromkeys([other_adapter("x"), interpolation(0.5)], 1)
     assert other_adapter("x") in named and pickle.loads(pickle.dumps(interpolation(0.5))) in named
     assert interpolation(2.0) != DOUBLE_STRENGTH
+    assert rounded("4") == FOUR_BITS

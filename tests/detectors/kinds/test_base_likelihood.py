@@ -100,3 +100,12 @@ def test_saved_state_names_alternatives_by_their_texts() -> None:
     assert saved["alone"]["keys"] == [["smol", "adapter:router"], ["smol", "path 0.5 adapter:router"]]
     again = Detector(own.config, State.from_json(saved))
     assert level(again, score(2.0), number=1) == level(own, score(2.0), number=1)
+
+
+def test_an_adapter_that_is_taken_out_of_the_configuration_is_forgotten() -> None:
+    own, gone = detector(), (other_adapter("gone"), interpolation(0.5, "gone"), FOUR_BITS)
+    own.update(TrafficRound("smol", 1, 60.0, ("router", "gone"), (score(2.0, (*ROUTER, *gone)),)))
+    assert len(own.state.alone.streams_of("smol")) == 5
+    own.update(round_of(number=2))
+    kept = {stream[1] for stream in own.state.alone.streams_of("smol")}
+    assert kept == {*ROUTER, FOUR_BITS}

@@ -127,7 +127,7 @@ def test_alternatives_are_averaged_and_never_multiplied() -> None:
     detector = Detector(Config())
     one = [-50.0, -20.0, -10.0, -5.0, -30.0, -30.0, 40.0]
     found = streams(detector.update(round_of(scored(one))))
-    assert found[""].log_e == pytest.approx(40.0 + np.log(0.15), abs=1e-6)
+    assert found[""].log_e == pytest.approx(40.0 + np.log(0.15 - 16 * 0.003), abs=1e-6)
 
 
 def test_alternatives_named_by_a_configuration_file_have_their_weights() -> None:
@@ -317,7 +317,7 @@ FORMER = {
 def test_the_state_of_the_version_before_goes_on() -> None:
     detector = Detector(Config(), State.from_json(FORMER))
     found = streams(detector.update(round_of(number=2)))
-    assert found[""].log_e == pytest.approx(np.log(0.5 * 8193.0 + 0.15 * 24.5)) and found[""].n == 4
+    assert found[""].log_e == pytest.approx(np.log(0.5 * 8193.0 + 0.102 * 24.5)) and found[""].n == 4
     assert found["replica"].log_e == pytest.approx(np.log(2.0)) and found["replica"].n == 4
     assert detector.state.clipped.level(("router", "pod-a")) == pytest.approx(np.log(3.0))
     assert detector.retention("router") is not None

@@ -104,3 +104,47 @@ def test_another_pod_that_has_ended_it_ends_it_here_and_leaves_the_base_of_the_a
     assert monitor.open_subjects
     monitor.end_elsewhere((SubjectKind.BASE_REQUESTS, "smol"))
     assert not monitor.open_subjects
+
+
+def weak(share: float) -> TrafficScore:
+    """Of which none is against the base by itself; the likeliest share of the base is that one."""
+    gain = 0.5 if share < 1.0 else -0.5
+    return responses.on_path(score({ROUTER: gain, HALF: gain, TONE: -0.5}), share)
+
+
+def test_a_weak_fault_that_stays_is_one_incident_and_ends_when_it_is_over() -> None:
+    """None of its rounds is bad: by good rounds alone it was over in the second after the alarm, and alarmed again."""
+    monitor = Monitor(RULES)
+    reasons = [own(monitor, number, *[weak(0.7)] * 4).reason for number in range(120)]
+    assert reasons.count(Reason.ALARM) == 1 and Reason.RESOLVED not in reasons
+    assert set(reasons[reasons.index(Reason.ALARM) + 1 :]) == {Reason.RECOVERING}
+    again = Monitor(RULES)
+    again.restore(json.loads(json.dumps(monitor.state_json())))
+    mended = [own(again, 120 + number, *[weak(1.0)] * 4).reason for number in range(12)]
+    assert Reason.RESOLVED in mended and not again.open_subjects
+
+
+def test_without_a_path_a_weak_fault_ends_by_good_rounds_as_before() -> None:
+    monitor = Monitor(RULES)
+    until_alarm_of = [own(monitor, n, *[score({ROUTER: 0.5, HALF: 0.5, TONE: -0.5})] * 4).reason for n in range(40)]
+    assert Reason.RESOLVED in until_alarm_of
+
+
+def test_it_ends_when_the_name_of_the_base_is_given_to_an_adapter() -> None:
+    monitor = Monitor(RULES)
+    until_alarm(monitor, bad())
+    renamed = TrafficRound("smol", 20, 1200.0, ("smol", "router"), ())
+    (verdict,) = [v for v in monitor.observe(renamed).verdicts if v.subject_kind is SubjectKind.BASE_REQUESTS]
+    assert (verdict.status, verdict.reason) == (Status.HEALTHY, Reason.RESOLVED)
+    assert "smol is the name of an adapter now" in verdict.explanation
+    assert not monitor.open_subjects
+    assert not [v for v in monitor.observe(renamed).verdicts if v.subject_kind is SubjectKind.BASE_REQUESTS]
+
+
+def test_the_cause_is_of_all_responses_since_there_is_evidence_and_not_of_the_last_round() -> None:
+    """Which alternatives a response is scored against is drawn: the round of the alarm may lack the one at fault."""
+    monitor = Monitor(RULES)
+    for number in range(3):
+        own(monitor, number, score({ROUTER: 2.9, HALF: 0.0}), score({TONE: -4.0}))
+    alarm = until_alarm(monitor, score({TONE: 1.0, ROUTER: 2.9}))
+    assert "fit router better" in alarm.explanation

@@ -40,10 +40,15 @@ PAIRS = tuple(
 
 
 def in_pairs(
-    number: int, at_fault: Mode | None, fault: str = "healthy", canaries: int = 16, floor: bool = True
+    number: int,
+    at_fault: Mode | None,
+    fault: str = "healthy",
+    canaries: int = 16,
+    floor: bool = True,
+    adapter: str = "router",
 ) -> Round:
     """Each of the first drawn canaries in two cells; the one mode is apart, WRITTEN in both."""
-    plain = make_round("router", fault, number)
+    plain = make_round(adapter, fault, number)
     drawn = [m for m in plain.measurements if m.comparison.draws][:canaries]
     cells = [
         cell(m, tuple(sorted((*chosen, WRITTEN))), at_fault, floor)
@@ -230,3 +235,47 @@ def test_the_rounds_of_a_mode_are_saved_and_forgotten_at_the_alarm() -> None:
     assert Incident.from_json(json.loads(json.dumps(open_.to_json()))) == open_ and open_.recent_in_modes
     alarmed = advance(open_, RoundResult(2.0, Outcome.BAD, log_e=20.0, in_modes=counts, mode=WARM), RULES).after
     assert alarmed.open and alarmed.recent_in_modes == ()
+
+
+MEMBERS = ("extractor", "rewriter", "router")
+
+
+def of_engine(number: int, faulty: tuple[str, ...], canaries: int = 16) -> BaseRound:
+    """A round of three adapters of one base, some of which the engine streams otherwise than it scores them."""
+    members = [
+        in_pairs(number, STREAMED if name in faulty else None, canaries=canaries, adapter=name) for name in MEMBERS
+    ]
+    return BaseRound("smol", number, number * 60.0, tuple(members))
+
+
+def test_a_mode_that_is_at_fault_for_all_adapters_of_an_engine_is_one_page_of_their_base() -> None:
+    monitor = Monitor(RULES)
+    judged = {v.subject: v for v in monitor.observe(of_engine(0, MEMBERS)).verdicts}
+    assert {v.status for v in judged.values()} == {Status.DEGRADED}
+    assert {name for name, v in judged.items() if not v.covered_by} == {"smol"}
+    base = judged["smol"]
+    assert base.reason is Reason.ALARM and base.cause is Cause.SERVING_PATH and "streamed" in base.explanation
+    assert "affected: 3 of 3 adapters of smol" in base.explanation
+    assert monitor.incidents[SubjectKind.BASE, "smol"].mode is STREAMED
+    reasons = [
+        next(v.reason for v in monitor.observe(of_engine(number, ())).verdicts if v.subject == "smol")
+        for number in range(1, 8)
+    ]
+    assert Reason.RESOLVED in reasons
+
+
+@pytest.mark.parametrize("faulty", [(), ("router",)])
+def test_a_mode_that_is_at_fault_for_one_adapter_is_not_its_bases(faulty: tuple[str, ...]) -> None:
+    monitor, pages = Monitor(RULES), set()
+    for number in range(6):
+        judged = monitor.observe(of_engine(number, faulty)).verdicts
+        pages |= {v.subject for v in judged if v.status is Status.DEGRADED and not v.covered_by}
+    assert pages == set(faulty)
+
+
+def test_a_base_whose_mode_is_not_had_any_more_stays_as_it_is() -> None:
+    monitor = Monitor(RULES)
+    monitor.observe(of_engine(0, MEMBERS))
+    for number in range(1, 6):
+        verdicts = monitor.observe(of_engine(number, (), canaries=0)).verdicts
+    assert {v.reason for v in verdicts if v.subject == "smol"} == {Reason.RECOVERING}

@@ -11,8 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from detectors.evidence.alternative import DOUBLE_STRENGTH, FOUR_BITS, HALF_STRENGTH, PREVIOUS, other_adapter
+from detectors.evidence.alternative import (
+    DOUBLE_STRENGTH,
+    FOUR_BITS,
+    HALF_STRENGTH,
+    PREVIOUS,
+    other_adapter,
+    rounded,
+    without,
+)
 from detectors.records import Fault, FaultKind
+from probes.errors import NoMemory
+from probes.model.forward import Model
+from probes.model.response_scoring import GoldenModels, answers
 from probes.model.shared_prefix import read, shared
 from probes.runner import Target
 from probes.runners.in_process import Runner
@@ -140,6 +151,34 @@ def assert_as_replayed(runner: Runner) -> None:
         wanted = score(adapter, base, dict(zip(others, rest, strict=True)), job.response, ALL.tokens)
         (answer,) = runner.score([job], never, ALL)
         same(ScoringAnswer(job, wanted, answer.prompt, answer.output), answer)
+
+
+def test_a_lost_block_and_another_rounding_equal_the_plain_formula_and_leave_nothing_behind(runner: Runner) -> None:
+    block, job = runner.blocks("a")[0], jobs(1)[0]
+    faults = {without(block): Fault(FaultKind.WITHOUT, block), rounded("3"): Fault(FaultKind.QUANTISED, "3")}
+    few = replace(ALL, copies=(), others=False)
+    before = set(runner.loaded.golden_model().adapters.applied)
+    (answer,) = runner.score([replace(job, suspected=tuple(faults))], never, few)
+    assert set(runner.loaded.golden_model().adapters.applied) == before
+    targets = [Target("a"), Target(None), *(Target("a", fault=fault) for fault in faults.values())]
+    replayed = full(runner, targets, [(job.prompt, job.output)])
+    adapter, base, *rest = (replayed[target, 0].astype(np.float64) for target in targets)
+    wanted = score(adapter, base, dict(zip(faults, rest, strict=True)), job.response, ALL.tokens)
+    assert answer.tokens is not None and set(faults) < set(answer.tokens.log_l)
+    same(ScoringAnswer(job, wanted, answer.prompt, answer.output), answer)
+
+
+def test_a_copy_that_does_not_fit_leaves_its_alternative_out_and_scores_the_response(runner: Runner) -> None:
+    def no_room(bits: int, group: int) -> Model:
+        raise NoMemory("the base", requested=bits + group)
+
+    golden, few = runner.loaded.golden_model(), replace(ALL, copies=(), others=False)
+    models = GoldenModels(golden, runner.loaded.golden_name, no_room, lambda target: target)
+    job = replace(jobs(1)[0], suspected=(rounded("3"),))
+    (answer,) = answers(models, [job], runner.loaded.scorers, few, 512)
+    (plain,) = runner.score([replace(job, suspected=())], never, few)
+    assert answer.tokens is not None and rounded("3") not in answer.tokens.log_l
+    same(plain, answer)
 
 
 def test_a_response_of_the_base_equals_the_plain_formula_beside_those_of_adapters(runner: Runner) -> None:

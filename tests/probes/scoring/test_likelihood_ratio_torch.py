@@ -57,6 +57,9 @@ def test_what_runs_equals_the_reference(name: str, writer: int) -> None:
         assert getattr(fast, field) == pytest.approx(getattr(plain, field), abs=1e-3, nan_ok=True), field
 
 
+FROM = other_adapter("tone")
+
+
 @pytest.mark.parametrize("name", [*SAMPLERS, "penalties"])
 def test_what_runs_of_a_response_of_the_base_equals_the_reference(name: str) -> None:
     sampling = SAMPLERS.get(name, SamplingParameters(0.9, top_p=0.95, presence=0.5, frequency=0.2, repetition=1.3))
@@ -68,12 +71,13 @@ def test_what_runs_of_a_response_of_the_base_equals_the_reference(name: str) -> 
     ]
     plain = torch.from_numpy(base) if sampling.penalised else None
     positions = Positions(torch.tensor(response.tokens), torch.from_numpy(uniforms(response)), sampling, plain)
-    fast = score_base_torch(ready[0], dict(zip(others, ready[1:], strict=True)), positions, SETTINGS)
-    slow = score_base(base, others, response, SETTINGS)
+    fast = score_base_torch(ready[0], dict(zip(others, ready[1:], strict=True)), positions, SETTINGS, FROM)
+    slow = score_base(base, others, response, SETTINGS, path_from=FROM)
     assert list(fast.log_l) == list(slow.log_l)
     for who, wanted in slow.log_l.items():
         assert fast.log_l[who] == pytest.approx(wanted, abs=2e-4), who
-    assert not fast.log_sampler and not fast.path_log_lik.size
+    assert not fast.log_sampler and fast.path_log_lik == pytest.approx(slow.path_log_lik, abs=1e-3)
+    assert len(fast.path_log_lik) == (0 if sampling.greedy else len(SETTINGS.grid))
 
 
 @pytest.mark.parametrize(

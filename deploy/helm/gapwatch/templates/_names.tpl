@@ -18,6 +18,10 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
+{{- define "gapwatch.modelsImage" -}}
+{{- with .Values.image }}{{ .repository }}{{ if .modelsDigest }}@{{ .modelsDigest }}{{ else }}:{{ .modelsTag | default (printf "%s-cpu" (.tag | default $.Chart.AppVersion)) }}{{ end }}{{ end }}
+{{- end }}
+
 {{- define "gapwatch.image" -}}
 {{- with .Values.image }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}{{ end }}
 {{- end }}

@@ -2,7 +2,7 @@
      enrolment, "secret" and "at" for one more Secret. */}}
 {{- define "gapwatch.container" -}}
 name: gapwatch
-image: {{ include "gapwatch.image" .root }}
+image: {{ include (ternary "gapwatch.modelsImage" "gapwatch.image" (hasKey . "models")) .root }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}
 args: {{ .args | toJson }}
 env:

@@ -6,6 +6,7 @@ A float32 GGUF of a random Llama; the server keeps keys and values in float16: i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from examples.engines.llama_cpp.llama_server import llama_server
 from examples.engines.llama_cpp.tiny_llama import byte_level_base
 from probes.errors import Unreplayable
 from probes.serving.client import Client, Reply
-from probes.serving.dialects.llama_cpp import Engine
+from probes.serving.dialects.llama_cpp import Engine, _joined, _tokens_in_order
 from probes.serving.discovery import kind_of
 from probes.serving.engine import Address, Load, Request, Route, ServedModel
 from probes.serving.json_form import samples
@@ -127,11 +128,46 @@ def computed(address: Address) -> float:
     return samples(httpx.get(f"{address.url}/metrics").text)["llamacpp:prompt_tokens_total"][0]
 
 
+@pytest.mark.parametrize("warm", [False, True])
+@pytest.mark.parametrize("at_chat", [False, True])
+@pytest.mark.parametrize("model", ["router", "tone"])
+def test_what_is_written_is_the_same_whole_or_streamed_at_either_endpoint(
+    engine: Engine, model: str, at_chat: bool, warm: bool
+) -> None:
+    prompt = engine.encode_chat(model, MESSAGES)
+    plain = engine.generate(Request(model, prompt, 5), 6)
+    way = Request(model, prompt, 5, streamed=True, warm=warm, messages=tuple(MESSAGES) if at_chat else ())
+    for each in (engine.generate(way, 6), engine.generate(replace(way, streamed=False), 6)):
+        assert np.array_equal(each.listed.tokens, plain.listed.tokens)
+        assert np.abs(each.listed.log_probs - plain.listed.log_probs).max() < FLOAT16_KEYS
+        assert each.text == plain.text and each.ended is plain.ended and each.cached is not None
+
+
+def test_a_stream_that_left_tokens_out_is_followed_up_to_the_first_character_that_may_hold_them() -> None:
+    """A character of several tokens comes with its last one alone."""
+    pieces = [("a", [{"id": 1}]), ("b", [{"id": 2}]), ("\u00e9", [{"id": 4}]), ("c", [{"id": 5}])]
+    listed = _tokens_in_order(pieces, {"tokens_predicted": 5})["completion_probabilities"]
+    assert [entry["id"] for entry in listed] == [1, 2]
+    whole = _tokens_in_order(pieces, {"tokens_predicted": 4})["completion_probabilities"]
+    assert [entry["id"] for entry in whole] == [1, 2, 4, 5]
+
+
+def test_a_stream_that_did_not_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="did not end"):
+        _joined([{"content": "a", "completion_probabilities": []}, {"content": "b", "completion_probabilities": []}])
+
+
+def test_a_chat_that_renders_to_another_number_of_tokens_is_refused(engine: Engine) -> None:
+    other = Request("router", (*engine.encode_chat("router", MESSAGES), 5), 5, messages=tuple(MESSAGES))
+    with pytest.raises(Unreplayable, match="it read 8 tokens, wanted the 9 that were sent"):
+        engine.generate(other, 4)
+
+
 def test_what_it_writes_from_its_cache_is_what_it_writes_without_and_what_it_scores(
     engine: Engine, folder: Path
 ) -> None:
     """Also after the base and another adapter had the slot with the same prompt."""
-    assert engine.capabilities().modes == (Mode.WARM,)
+    assert set(engine.capabilities().modes) == {Mode.STREAMED, Mode.CHAT, Mode.WARM}
     prompt = PROMPT * 12
     for model in (base_name(folder), "tone", "router", "router"):
         engine.generate(Request(model, prompt, 5, warm=True), 1)

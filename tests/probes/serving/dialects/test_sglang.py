@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.runners.memory import Config, Runner
 from probes.serving.client import Client
 from probes.serving.dialects.sglang import Engine
 from probes.serving.engine import Address, Load, Request, Route
+from probes.serving.openai_answers import events
 from tests.serving_engines import transport
+from tests.serving_engines.replies import Reply, as_events
 from tests.serving_engines.shim import Server, serving
 
 PROMPT = Runner(Config()).encode_chat([{"role": "user", "content": "Is the parcel lost, or only late?"}])
@@ -93,3 +99,46 @@ def test_without_enable_metrics_it_does_not_say_how_busy_it_is(server: Server, e
     assert engine.load() == Load(0, 0, 0.25)
     server.transport.set(transport.status(404), only="/metrics")
     assert engine.load() == Load()
+
+
+@pytest.mark.parametrize("is_incremental", [False, True])
+def test_what_is_streamed_is_what_comes_whole(server: Server, engine: Engine, is_incremental: bool) -> None:
+    """Also from a server that was started to send each token once."""
+    assert set(engine.capabilities().modes) == {Mode.STREAMED, Mode.WARM}
+    whole = engine.generate(Request("alpha", PROMPT, 3), 4)
+    if is_incremental:
+        server.transport.set(_each_token_once, only="/generate")
+    streamed = engine.generate(Request("alpha", PROMPT, 3, streamed=True), 4)
+    assert len(whole.listed.tokens) == 4 and streamed.text == whole.text and streamed.ended == whole.ended
+    for name in ("ids", "log_probs", "tokens", "of_tokens"):
+        assert np.array_equal(getattr(streamed.listed, name), getattr(whole.listed, name)), name
+
+
+def _each_token_once(reply: Reply, ended: threading.Event) -> Reply:
+    content = reply.content if isinstance(reply.content, bytes) else b"".join(reply.content)
+    pieces, before = events(content), 0
+    for piece in pieces:
+        meta, text = piece["meta_info"], piece["text"]
+        for name in ("output_token_logprobs", "output_top_logprobs"):
+            meta[name] = meta[name][-1:]
+        piece["text"], before = text[before:], len(text)
+    return as_events(pieces)
+
+
+def test_a_stream_that_breaks_off_is_refused(server: Server, engine: Engine) -> None:
+    def cut(reply: Reply, ended: threading.Event) -> Reply:
+        content = reply.content if isinstance(reply.content, bytes) else b"".join(reply.content)
+        return replace(reply, content=content.replace(b"data: [DONE]", b""))
+
+    server.transport.set(cut, only="/generate")
+    with pytest.raises(Unreplayable, match="another form"):
+        engine.generate(Request("alpha", PROMPT, 3, streamed=True), 4)
+
+
+def test_a_warm_request_finds_the_prefix_of_the_one_before(engine: Engine) -> None:
+    prompt = PROMPT * 2
+    assert [engine.generate(Request("alpha", prompt, 3, warm=True), 2).cached for _ in range(2)] == [
+        0,
+        (len(prompt) - 1) // 16 * 16,
+    ]
+    assert engine.generate(Request("alpha", prompt, 3, salt="other"), 2).cached == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -149,6 +150,14 @@ def test_the_fingerprint_costs_one_completion_and_then_none(server: Server, engi
         identity = engine.identity()
     assert (identity.kind, identity.version, identity.fingerprint) == ("vllm", "0.33.0", "vllm-0.33.0-1f2e3d4c")
     assert len(server.bodies("/v1/completions")) == 1
+
+
+def test_requests_to_load_are_counted_by_its_own_metrics(server: Server, engine: Engine) -> None:
+    assert engine.identity().loads == 0
+    server.engine.reload("alpha", "alpha-v1")
+    assert engine.identity().loads == 1, "in place, under the same name and path"
+    server.transport.set(lambda reply, _: replace(reply, content=b"# nothing\n"), only="/metrics")
+    assert engine.identity().loads is None
 
 
 def test_load_is_that_of_its_metrics(server: Server, engine: Engine) -> None:

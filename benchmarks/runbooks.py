@@ -1,0 +1,84 @@
+"""How each cause looked when it was reproduced: ``python -m benchmarks.runbooks [CAUSE ...]``.
+
+Injects each cause into a whole agent on this machine (benchmarks/incidents/reproduced.py), and writes the page and
+what ``gapwatch explain`` prints of it into its runbook, between two marks. Exit code 1 where a cause was not named as
+itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from agent.shipped import REPRODUCED
+from benchmarks.figures import console
+from benchmarks.incidents.reproduced import CLUSTER, NOT_INJECTED, REPRODUCTIONS, Reproduction
+from benchmarks.incidents.screens import explained, page_of
+from detectors.records import Cause
+
+FOLDER = Path(__file__).resolve().parent.parent / "dashboards" / "runbooks"
+BEGIN, END = REPRODUCED, "<!-- end of reproduced -->"
+# Commands, hashes and SQL of a page are in the part of the text above, and of no interest here.
+DETAILS = 14
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("causes", nargs="*", metavar="CAUSE", help="all of them by default")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    wanted = parser.parse_args().causes
+    for name, why in NOT_INJECTED.items():
+        file = FOLDER / f"{name}.md"
+        file.write_text(with_block(file.read_text(), f"{BEGIN}\n**How it looked.** Not reproduced: {why}.\n{END}"))
+    is_named = [write(own) for own in REPRODUCTIONS if not wanted or own.name in wanted]
+    sys.exit(0 if all(is_named) else 1)
+
+
+def write(own: Reproduction) -> bool:
+    """Into the runbook. Is the cause named as itself?"""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        notices = own.run(folder)
+        if not notices:
+            console.print(f"{own.name}: no page")
+            return False
+        named = [notice for notice in notices if notice.verdict.cause.value == own.name]
+        page = (named or notices)[-1]
+        shown = "\n".join(page_of(page).split("\n")[:DETAILS])
+        block = text(own, shown, explained(folder, page.dedup_key, CLUSTER))
+    file = FOLDER / f"{own.name}.md"
+    file.write_text(with_block(file.read_text(), block))
+    console.print(f"{own.name}: {page.verdict.cause.value}, {page.summary}", markup=False)
+    return bool(named) or page.verdict.cause is Cause.NONE
+
+
+def text(own: Reproduction, page: str, explain: str) -> str:
+    """The generated part of a runbook."""
+    return "\n".join(
+        [
+            BEGIN,
+            f"**How it looked.** Reproduced on {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks.runbooks "
+            f"{own.name}`, on models of a toy language: {own.what}. The page, without its commands and hashes, and "
+            "`gapwatch explain`:",
+            "",
+            *("```", page, "```", "", "```", explain, "```"),
+            END,
+        ]
+    )
+
+
+def with_block(runbook: str, block: str) -> str:
+    """The block in place of the one before, else at the end."""
+    head, _, rest = runbook.partition(BEGIN)
+    tail = rest.partition(END)[2].strip()
+    return f"{head.rstrip()}\n\n{block}\n{tail}".rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Once an adapter is suspect: which further alternatives its responses are scored against, to find what is at fault.
+
+A block that an engine has lost, or weights that it has rounded, is no alternative of every response: there are too
+many of them. The first ``LOOKS`` responses of a suspicion are scored against all, each later one against the few that
+explained those best, until ``LASTING`` responses went by without a verdict that renews the suspicion. An adapter that
+is well pays nothing.
+
+Null and guarantee are those of the ratios (likelihood_ratio_reference.py): which alternatives a response is scored
+against depends on verdicts on earlier responses and on the scores of earlier ones, never on what it says itself. So,
+given all that was scored before it, every L keeps its mean of at most 1, and those that are not scored count as L = 1.
+What breaks it: responses that are scored again with alternatives that were chosen by them.
+
+Source: docs/mathematics.md#suspected-faults.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from detectors.evidence.alternative import Alternative, AlternativeKind, rounded, without
+from detectors.traffic_records import TrafficScore
+from probes.errors import ProbeError
+from probes.runner import Breakable, Weights
+from probes.scoring.scoring_job import ScoringJob
+
+# Responses that are scored against all; in two batches of the worker the leading ones are known.
+LOOKS = 16
+# Scored against afterwards, as many as the passes that a response has by default.
+LEADING = 2
+# Responses after which a suspicion ends that no verdict renews.
+LASTING = 64
+# Adapters of a base that are suspect at a time: what is wrong with their base shows in a few.
+MEMBERS = 3
+# What engines store weights in, one scale a row, or one for so many weights of it. A pass of each holds a second base
+# in memory; where that does not fit it is left out (probes/model/response_scoring.py).
+ROUNDINGS = ("8", "4", "4/32", "4/128", "3")
+# Blocks of one adapter: kinds of modules, and quarters of its layers.
+MOST_BLOCKS, PARTS = 10, 4
+LAYER = re.compile(r"layers\.(\d+)")
+# Share of the responses that may show a fault, where one replica of many is at fault.
+SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Suspicion:
+    """Of one adapter, or of a base that requests name. candidates: all that may be at fault
+
+    looked: responses that were scored against all of them; gains: nats by which each explained these
+    left: responses until it ends
+    others: adapter -> nats by which it explained responses of the base, each as it was drawn
+    """
+
+    candidates: tuple[Alternative, ...]
+    of_base: bool = False
+    looked: int = 0
+    gains: tuple[float, ...] = ()
+    left: int = LASTING
+    others: Mapping[Alternative, float] = field(default_factory=dict)
+
+    def wanted(self, n: int) -> list[tuple[Alternative, ...]]:
+        """For each of the next n responses what it is scored against. Those of one batch that come after the first
+        ``LOOKS`` wait with their bet: which ones lead is not known yet."""
+        if self.looked >= LOOKS:
+            return [(*self._leading, *self._path_from)] * n
+        left = LOOKS - self.looked
+        return [self.candidates if i < left else () for i in range(n)]
+
+    def after(self, score: TrafficScore) -> Suspicion:
+        """One response more; it says which ones lead if it was scored against all."""
+        log_l = dict(zip(score.alternatives, score.log_l.tolist(), strict=True))
+        others = dict(self.others)
+        if self.looked < LOOKS:
+            for who, value in log_l.items():
+                if who.kind is AlternativeKind.OTHER_ADAPTER:
+                    others[who] = others.get(who, 0.0) + _mixed(value)
+        older = replace(self, left=self.left - 1, others=others)
+        values = np.array([log_l.get(who, math.nan) for who in self.candidates])
+        if self.looked >= LOOKS or np.isnan(values).all():
+            return older
+        grown = np.nan_to_num(_mixed(values), nan=0.0)
+        gains = grown + (np.array(self.gains) if self.gains else 0.0)
+        return replace(older, looked=self.looked + 1, gains=tuple(gains.tolist()))
+
+    @property
+    def _path_from(self) -> tuple[Alternative, ...]:
+        """Of a base: the adapter that answers for it if any does, once and for all: from it the likelihood along the
+        path is recorded, which says when the fault is over (detectors/traffic/path_recovery.py)."""
+        return (max(self.others, key=self.others.__getitem__),) if self.of_base and self.others else ()
+
+    @property
+    def _leading(self) -> tuple[Alternative, ...]:
+        best = np.argsort(-np.array(self.gains), kind="stable")[:LEADING]
+        return tuple(self.candidates[i] for i in sorted(best.tolist()))
+
+
+@dataclass(slots=True)
+class Suspicions:
+    """Of the adapters of one base. held: adapter -> its suspicion; a restart loses them, and the next verdict asks for
+    them again"""
+
+    held: dict[str, Suspicion] = field(default_factory=dict)
+
+    def begin(self, adapter: str, candidates: Callable[[], Sequence[Alternative]], of_base: bool = False) -> None:
+        """No more than ``MEMBERS`` at a time; one that is suspect already goes on from where it is."""
+        if adapter in self.held:
+            self.held[adapter] = replace(self.held[adapter], left=LASTING)
+        elif len(self.held) < MEMBERS and (faults := tuple(candidates())):
+            self.held[adapter] = Suspicion(faults, of_base)
+
+    def applied_to(self, jobs: Sequence[ScoringJob]) -> list[ScoringJob]:
+        """Each with what it suspects, in their order."""
+        by_adapter = {name: iter(own.wanted(len(jobs))) for name, own in self.held.items()}
+        return [replace(job, suspected=next(by_adapter[job.adapter])) if job.adapter in by_adapter else job
+                for job in jobs]  # fmt: skip
+
+    def learn(self, scores: Iterable[TrafficScore]) -> None:
+        for score in scores:
+            if score.tokens and score.adapter in self.held:
+                self.held[score.adapter] = self.held[score.adapter].after(score)
+        self.held = {adapter: own for adapter, own in self.held.items() if own.left > 0}
+
+
+def _mixed(log_l: Any) -> Any:
+    """ln of the e-value where only some responses may show the fault. log_l: a number, or an array of them"""
+    return np.logaddexp(math.log1p(-SHARE), math.log(SHARE) + log_l)
+
+
+def candidates(runner: object, adapter: str, of_base: bool = False) -> tuple[Alternative, ...]:
+    """What may be at fault where no alternative of every response is: blocks of the adapter, and roundings of its base.
+    None of a runner that cannot play faults, or that has no golden copy."""
+    if not isinstance(runner, Breakable):
+        return ()
+    roundings = tuple(map(rounded, ROUNDINGS))
+    if of_base:
+        return roundings
+    try:
+        blocks = coarse(runner.blocks(adapter, Weights.GOLDEN))
+    except ProbeError:
+        return ()
+    return (*map(without, blocks), *roundings)
+
+
+def coarse(blocks: Sequence[str]) -> list[str]:
+    """Kinds of modules, and ranges of layers in place of single ones. blocks: as ``Breakable.blocks`` has them"""
+    kinds = [block for block in blocks if not LAYER.fullmatch(block)]
+    numbers = sorted(int(matched[1]) for block in blocks if (matched := LAYER.fullmatch(block)))
+    parts = [part.tolist() for part in np.array_split(np.array(numbers, np.int64), PARTS) if part.size]
+    ranges = [f"layers.{part[0]}-{part[-1]}" if len(part) > 1 else f"layers.{part[0]}" for part in parts]
+    return (kinds[: MOST_BLOCKS - len(ranges)] + ranges)[:MOST_BLOCKS]
