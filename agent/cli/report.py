@@ -32,6 +32,8 @@ BETWEEN = ".."
 DRAWS = 3
 # Stretches that the plots are made of, and rows of requests and of embeddings that a window is asked for.
 POINTS, REQUESTS, EMBEDDINGS = 240, 2000, 2 * COMPARED
+# Parts of the story that are on the page in a better form, or are the page.
+NOT_TOLD = ("evidence", "compare")
 Row = dict[str, Any]
 
 
@@ -212,8 +214,8 @@ def _series(rows: Sequence[Row], name: str) -> list[tuple[float, float]]:
 
 
 def _story(story: Story | None) -> Mapping[str, Sequence[str]]:
-    """As ``gapwatch explain`` has it, without the plot of characters, for which there is a better one here."""
-    return {title: lines for title, lines in parts_of(story).items() if title != "evidence"} if story else {}
+    """As ``gapwatch explain`` has it."""
+    return {title: lines for title, lines in parts_of(story).items() if title not in NOT_TOLD} if story else {}
 
 
 def _show(made: Report, out: Path, json: bool) -> None:

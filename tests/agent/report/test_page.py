@@ -68,5 +68,7 @@ def test_windows_gaps_and_what_is_missing_are_said() -> None:
         "pages at the broken line: 30 to 30",
     ):
         assert words in page, words
+    assert "texts of canaries are" not in page
+    assert "texts of canaries are" in rendered(replace(REPORT, story={"canaries": ["c1 on a, now: no"]}))
     nothing_healthy = rendered(replace(REPORT, windows=Windows((), Span(0, 10)), story={}, drift=None))
     assert "no healthy time before it" in nothing_healthy and "<iframe" not in nothing_healthy
