@@ -53,11 +53,12 @@ def figures(runner: Runner, quick: bool) -> Iterator[Figure]:
             played = _played(runner, Cell(NAME, writer, SamplingParameters(1.0), count), cause, suspects, options)
             how = "" if suspects else ", nothing suspected"
             what = f"{writer} in the engine under {NAME}{how}"
-            yield context(f"{what}: responses to the page, of {count}", played.paged or math.inf, "responses")
-            yield context(f"{what}: responses to the right cause", played.named or math.inf, "responses")
-            if suspects:
-                yield context(f"{what}: further passes of all responses", played.passes, "passes")
-                yield share(f"{what}: the right cause named last", int(played.named is not None), 1)
+            yield share(f"{what}: pages within {count} responses", int(played.paged is not None), 1)
+            yield share(f"{what}: the right cause in the end", int(played.named is not None), 1)
+            for event, responses in (("page", played.paged), ("right cause", played.named)):
+                if responses is not None:
+                    yield context(f"{what}: responses to the {event}", responses, "responses")
+            yield context(f"{what}: further passes of all responses", played.passes, "passes")
     played = _played(runner, Cell(NAME, "healthy", SamplingParameters(1.0), 32), Cause.NONE, True, options)
     yield context(f"as accepted under {NAME}: further passes of 32 responses", played.passes, "passes")
 
