@@ -4,8 +4,8 @@ A random two-layer Llama with a random adapter, accepted by ``gapwatch enrol`` t
 the engine about as little as one of a large model costs a large card. Two clients send a request as soon as the last
 one is answered. Beside them is ``gapwatch run``, a process of its own with the default settings; in alternating blocks
 of one run its processes go on, and are stopped by a signal. Its first round, with the check of the route, is among the
-blocks, so that it has more rounds in the time that it runs than one in ten minutes: no mean is corrected for that. Where
-other programs share the machine the ratio is theirs: its load stands beside it.
+blocks, so that it has more rounds in the time that it runs than one in ten minutes: no mean is corrected for that.
+Where other programs share the machine the ratio is theirs: its load stands beside it.
 """
 
 from __future__ import annotations
