@@ -5,10 +5,12 @@ the engine about as little as one of a large model costs a large card. Two clien
 one is answered. Beside them is ``gapwatch run``, a process of its own with the default settings; in alternating blocks
 of one run its processes go on, and are stopped by a signal. Its first round, with the check of the route, is among the
 blocks, so that it has more rounds in the time that it runs than one in ten minutes: no mean is corrected for that.
+Where other programs share the machine the ratio is theirs: its load stands beside it.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import threading
@@ -121,6 +123,7 @@ def _figures(
     yield context(f"{of}: tokens that the engine computes for a round, with the first one's checks", of_round, "tokens")
     yield context(f"{of}: time that it ran while they were measured", ran_s, "s")
     yield context(f"{of}: tokens that the engine computes for clients in a second", of_clients, "tokens")
+    yield context(f"{of}: load average of the machine", os.getloadavg()[1], "processes")
     yield context(f"{of}: requests of clients that were measured", len(on) + len(off), "requests")
 
 

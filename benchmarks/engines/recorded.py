@@ -53,11 +53,11 @@ class Recorded:
         own, others = self._answers[self.configuration], self._answers[other]
         own |= {key: answer for key, answer in others.items() if key[0] in ASKING and key[1][0].model == model}
 
-    def apart(self, one: str, other: str) -> float:
+    def apart(self, configuration: str, other: str) -> float:
         """The largest distance between what two configurations say of one token that both scored, in nats."""
-        both = self._scored(one).keys() & self._scored(other).keys()
-        pairs = [(self._scored(one)[key], self._scored(other)[key]) for key in both]
-        return max((float(np.abs(first - second).max()) for first, second in pairs), default=0.0)
+        own, others = self._scored(configuration), self._scored(other)
+        distances = [float(np.abs(own[key] - others[key]).max()) for key in own.keys() & others.keys()]
+        return max(distances, default=0.0)
 
     def save(self) -> None:
         for configuration, file in self._files.items():

@@ -34,7 +34,7 @@ from tests.serving_engines.test_real_vllm import (
 )
 
 HEALTHY, DEGRADED = 0, 1
-HEALTHY_RESPONSES, FAULTY_RESPONSES = 16, 8
+HEALTHY_RESPONSES, FAULTY_RESPONSES = 8, 8
 TARGETS = "vLLM with target modules that the adapter has not (vllm#55193)"
 STALE = "vLLM after a load in place that leaves the cache stale (vllm#42125)"
 LOADED = f"Loaded new LoRA adapter: name '{ADAPTER}'"
