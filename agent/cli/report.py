@@ -62,7 +62,7 @@ class _Chosen:
 
 
 def report(path: Path, options: ReportOptions, json: bool) -> int:
-    """Write the report and say what differs. 2 where there is no incident, or nothing of it in the store.
+    """Write the report and say what differs. 2 where there is no incident, which writes none, or nothing to compare.
 
     Raises Refused for a window or a name that makes no sense, for a file that exists, and without the extra.
     """
@@ -77,12 +77,9 @@ def report(path: Path, options: ReportOptions, json: bool) -> int:
             say(f"no incident is stored{whose}: give --healthy and --incident as FROM..TO")
             return CANNOT_TELL
         made = _made(store, chosen)
-    if made.drift is None:
-        say("nothing to compare. " + " ".join(made.contents.lacking))
-        return CANNOT_TELL
     options.out.write_text(rendered(made), encoding="utf-8")
     _show(made, options.out, json)
-    return 0
+    return 0 if made.drift is not None else CANNOT_TELL
 
 
 class _Store:
@@ -219,9 +216,7 @@ def _story(story: Story | None) -> Mapping[str, Sequence[str]]:
 
 
 def _show(made: Report, out: Path, json: bool) -> None:
-    drift = made.drift
-    assert drift is not None
-    rows = differences(made.contents.columns, drift)
+    rows = differences(made.contents.columns, made.drift)
     if json:
         as_json(
             {
@@ -232,7 +227,7 @@ def _show(made: Report, out: Path, json: bool) -> None:
                     "incident": made.windows.incident._asdict(),
                 },
                 "counts": made.contents.counts,
-                "level": drift.level,
+                "level": made.drift.level if made.drift else None,
                 "columns": [asdict(row) for row in rows],
                 "lacking": made.contents.lacking,
             }
@@ -242,7 +237,7 @@ def _show(made: Report, out: Path, json: bool) -> None:
     words = f"{made.adapter}: {lasting(healthy)} healthy against {lasting(incident)} of the incident"
     console.print(words, markup=False)
     differing = [row for row in rows if row.differs]
-    say(f"{len(differing)} of {len(rows)} columns differ" + (":" if differing else ""))
+    say(f"{len(differing)} of {len(rows)} columns differ{':' if differing else ''}" if rows else "nothing to compare")
     for row in differing:
         console.print(f"  {row.title}: {row.healthy} -> {row.incident}, p {row.p_value}", markup=False)
     for line in made.contents.lacking:
