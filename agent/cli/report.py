@@ -28,8 +28,9 @@ from detectors.records import SubjectKind
 CANNOT_TELL = 2
 HOUR_S = 3600.0
 BETWEEN = ".."
-# Rounds of a canary, of which one is used: the hours that a question is asked of reach a second too far.
-DRAWS = 3
+# Questions count whole seconds: they are asked for a little more, and what is beyond the edges is left out here. So a
+# canary is asked for several rounds, of which one is used.
+EDGE_S, DRAWS = 2.0, 3
 # Stretches that the plots are made of, and rows of requests and of embeddings that a window is asked for.
 POINTS, REQUESTS, EMBEDDINGS = 240, 2000, 2 * COMPARED
 # Parts of the story that are on the page in a better form, or are the page.
@@ -98,7 +99,7 @@ class _Store:
     def of_span(self, name: str, span: Span, **params: str) -> list[Row]:
         """Rows of that time, both ends included."""
         now = self.now()
-        ago = {"hours": now - span.begin + 1.0, "until_hours": max(0.0, now - span.end - 1.0)}
+        ago = {"hours": now - span.begin + EDGE_S, "until_hours": max(0.0, now - span.end - EDGE_S)}
         return self.rows(name, **{key: f"{seconds / HOUR_S:.7f}" for key, seconds in ago.items()}, **params)
 
     def within(self, name: str, spans: Sequence[Span], **params: str) -> list[Mapping[str, Any]]:
