@@ -288,7 +288,7 @@ def report(
 ) -> int:
     """Compare an incident with the healthy time before it, as one HTML file: figures, texts, embeddings, canaries.
 
-    2 when there is no incident, or nothing of it in the store. Needs the extra report.
+    2 when there is no incident, or nothing of both in the store. Needs the extra report.
     """
     from agent.cli.report import ReportOptions
     from agent.cli.report import report as write_report

@@ -28,8 +28,9 @@ from detectors.records import SubjectKind
 CANNOT_TELL = 2
 HOUR_S = 3600.0
 BETWEEN = ".."
-# Rounds of a canary, of which one is used: the hours that a question is asked of reach a second too far.
-DRAWS = 3
+# Questions count whole seconds: they are asked for a little more, and what is beyond the edges is left out here. So a
+# canary is asked for several rounds, of which one is used.
+EDGE_S, DRAWS = 2.0, 3
 # Stretches that the plots are made of, and rows of requests and of embeddings that a window is asked for.
 POINTS, REQUESTS, EMBEDDINGS = 240, 2000, 2 * COMPARED
 # Parts of the story that are on the page in a better form, or are the page.
@@ -62,7 +63,7 @@ class _Chosen:
 
 
 def report(path: Path, options: ReportOptions, json: bool) -> int:
-    """Write the report and say what differs. 2 where there is no incident, or nothing of it in the store.
+    """Write the report and say what differs. 2 where there is no incident, which writes none, or nothing to compare.
 
     Raises Refused for a window or a name that makes no sense, for a file that exists, and without the extra.
     """
@@ -77,12 +78,9 @@ def report(path: Path, options: ReportOptions, json: bool) -> int:
             say(f"no incident is stored{whose}: give --healthy and --incident as FROM..TO")
             return CANNOT_TELL
         made = _made(store, chosen)
-    if made.drift is None:
-        say("nothing to compare. " + " ".join(made.contents.lacking))
-        return CANNOT_TELL
     options.out.write_text(rendered(made), encoding="utf-8")
     _show(made, options.out, json)
-    return 0
+    return 0 if made.drift is not None else CANNOT_TELL
 
 
 class _Store:
@@ -101,7 +99,7 @@ class _Store:
     def of_span(self, name: str, span: Span, **params: str) -> list[Row]:
         """Rows of that time, both ends included."""
         now = self.now()
-        ago = {"hours": now - span.begin + 1.0, "until_hours": max(0.0, now - span.end - 1.0)}
+        ago = {"hours": now - span.begin + EDGE_S, "until_hours": max(0.0, now - span.end - EDGE_S)}
         return self.rows(name, **{key: f"{seconds / HOUR_S:.7f}" for key, seconds in ago.items()}, **params)
 
     def within(self, name: str, spans: Sequence[Span], **params: str) -> list[Mapping[str, Any]]:
@@ -219,9 +217,7 @@ def _story(story: Story | None) -> Mapping[str, Sequence[str]]:
 
 
 def _show(made: Report, out: Path, json: bool) -> None:
-    drift = made.drift
-    assert drift is not None
-    rows = differences(made.contents.columns, drift)
+    rows = differences(made.contents.columns, made.drift)
     if json:
         as_json(
             {
@@ -232,7 +228,7 @@ def _show(made: Report, out: Path, json: bool) -> None:
                     "incident": made.windows.incident._asdict(),
                 },
                 "counts": made.contents.counts,
-                "level": drift.level,
+                "level": made.drift.level if made.drift else None,
                 "columns": [asdict(row) for row in rows],
                 "lacking": made.contents.lacking,
             }
@@ -242,7 +238,7 @@ def _show(made: Report, out: Path, json: bool) -> None:
     words = f"{made.adapter}: {lasting(healthy)} healthy against {lasting(incident)} of the incident"
     console.print(words, markup=False)
     differing = [row for row in rows if row.differs]
-    say(f"{len(differing)} of {len(rows)} columns differ" + (":" if differing else ""))
+    say(f"{len(differing)} of {len(rows)} columns differ{':' if differing else ''}" if rows else "nothing to compare")
     for row in differing:
         console.print(f"  {row.title}: {row.healthy} -> {row.incident}, p {row.p_value}", markup=False)
     for line in made.contents.lacking:

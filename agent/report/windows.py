@@ -16,8 +16,8 @@ from agent.store.verdict_runs import LONGEST_S
 
 Row = Mapping[str, Any]
 
-# An alarm and its page are of one round; the page is sent a little later.
-ALARM_BEFORE_PAGE_S = 300.0
+# An alarm and its page are of one round. The page is sent a little later; stored times may differ by a millisecond.
+ALARM_BEFORE_PAGE_S, ALARM_AFTER_PAGE_S = 300.0, 1.0
 # Of a fault that was paged a minute ago, a minute of healthy time would hold a single round.
 LEAST_HEALTHY_S = 3600.0
 # Times are stored in milliseconds.
@@ -86,7 +86,7 @@ def _alarms_of(incident: Row, onsets: Sequence[Row], opened: float, closed: floa
     """From the last alarm before the page, which it is of, in order of time."""
     names = ("cluster", "subject_kind", "subject")
     times = {seconds_of(row["alarm_at"]): row for row in onsets if all(row[name] == incident[name] for name in names)}
-    before = [at for at in times if opened - ALARM_BEFORE_PAGE_S <= at <= opened]
+    before = [at for at in times if opened - ALARM_BEFORE_PAGE_S <= at <= opened + ALARM_AFTER_PAGE_S]
     first = max(before, default=opened)
     return [times[at] for at in sorted(times) if first <= at <= closed]
 

@@ -10,7 +10,7 @@ SELECT
 FROM comparisons
 WHERE route = 'present' AND finite
     AND ({subject:String} = '' OR adapter = {subject:String} OR base = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
-    AND at > now64(3) - toIntervalMillisecond(toInt64({hours:Float64} * 3600000))
-    AND at <= now64(3) - toIntervalMillisecond(toInt64({until_hours:Float64} * 3600000))
+    AND at > now() - toIntervalSecond(toUInt32({hours:Float64} * 3600))
+    AND at <= now() - toIntervalSecond(toUInt32({until_hours:Float64} * 3600))
 ORDER BY cityHash64(canary, pod, at)
 LIMIT {each:UInt32} BY cluster, adapter, canary

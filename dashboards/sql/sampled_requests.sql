@@ -9,7 +9,7 @@ SELECT
     at, adapter, pod, request_id, prompt_chars, output_chars, prompt_tokens, output_tokens, finish_reason, prompt, output
 FROM interactions FINAL
 WHERE ({subject:String} = '' OR adapter = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
-    AND at > now64(3) - toIntervalMillisecond(toInt64({hours:Float64} * 3600000))
-    AND at <= now64(3) - toIntervalMillisecond(toInt64({until_hours:Float64} * 3600000))
+    AND at > now() - toIntervalSecond(toUInt32({hours:Float64} * 3600))
+    AND at <= now() - toIntervalSecond(toUInt32({until_hours:Float64} * 3600))
 ORDER BY cityHash64(request_id, at, partition, offset)
 LIMIT {limit:UInt32}

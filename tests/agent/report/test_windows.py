@@ -53,6 +53,7 @@ def test_an_alarm_of_the_incident_before_is_not_its_own() -> None:
     """Two within five minutes: the page of the second is of the later alarm."""
     rows = [alarm(NOW - 200, NOW - 260, NOW - 200), alarm(NOW - 50, NOW - 80, NOW - 50)]
     assert bounds(incident(NOW - 49), rows, NOW)[:2] == (NOW - 80, NOW - 50)
+    assert bounds(incident(NOW - 50.001), rows, NOW)[:2] == (NOW - 80, NOW - 50), "stored times are rounded"
     other = {**alarm(NOW - 49, NOW - 999, NOW - 999), "subject": "polite-rewriter"}
     assert bounds(incident(NOW - 49), [*rows, other], NOW)[:2] == (NOW - 80, NOW - 50)
 
