@@ -36,7 +36,7 @@ APPLIED = {
     "026_roll_ups.sql": "c1247ed67afc2457",
     "027_views_for_tools.sql": "b7f81649df0883c0",
     "028_urgency.sql": "17e92b9e650e8922",
-    "030_tokens_for_a_week.sql": "de67407d7702d7fd",
+    "029_tokens_for_a_week.sql": "de67407d7702d7fd",
 }
 
 

@@ -915,7 +915,7 @@ SELECT
     number > 1 AND opened_at < lagInFrame(ended_at) OVER former + INTERVAL 1 DAY AS reopened
 FROM whole
 WINDOW former AS (PARTITION BY cluster, dedup_key ORDER BY number ROWS BETWEEN 1 PRECEDING AND CURRENT ROW);
--- 030_tokens_for_a_week.sql
+-- 029_tokens_for_a_week.sql
 
 ALTER TABLE verdicts MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 ALTER TABLE evidence MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
