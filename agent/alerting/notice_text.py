@@ -30,6 +30,8 @@ SHARES_OF = {
     ShareOf.SCORES: "of this round's draws, each beyond where enough adapters are",
     ShareOf.RESPONSES: "of those scored in this round",
 }
+# A reader takes a retention from here on for all of the effect.
+KEPT = 0.9
 
 
 def headline(verdict: Verdict, reason: NoticeReason, why: str = "") -> str:
@@ -86,7 +88,16 @@ def subject_words(verdict: Verdict) -> str:
 def _retention(verdict: Verdict) -> str:
     """A base has no retention of its own, so that "not measured" would say nothing of it."""
     has_retention = verdict.subject_kind is SubjectKind.ADAPTER or verdict.retention is not None
-    return text.RETENTION.format(retention=retention_words(verdict.retention)) if has_retention else ""
+    words = retention_words(verdict.retention)
+    if verdict.status is Status.DEGRADED and _keeps_its_effect(verdict) and math.isfinite(verdict.share_beyond):
+        percent, of = 100 * verdict.share_beyond, SHARES[verdict.share_of]
+        return text.RETENTION_IS_KEPT.format(percent=percent, of=of, retention=words)
+    return text.RETENTION.format(retention=words) if has_retention else ""
+
+
+def _keeps_its_effect(verdict: Verdict) -> bool:
+    """Then retention alone would read as if nothing were wrong."""
+    return verdict.retention is not None and verdict.retention.mean >= KEPT
 
 
 def _measured_retention(verdict: Verdict) -> str:

@@ -19,10 +19,11 @@ alarms AS (
     HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR maxIf(is_open, speaks))
 ),
 -- Worked out once: a WITH table is computed at each place that names it, a value once.
-(SELECT groupArray(tuple(cluster, subject_kind, subject, first_alarm)) FROM alarms) AS first_alarms,
+(SELECT groupArray(tuple(cluster, subject_kind, subject, first_alarm, coalesce(began.1, first_alarm))) FROM alarms) AS first_alarms,
 firsts AS (
-    SELECT arrayJoin(first_alarms) AS a, a.1 AS cluster, a.2 AS subject_kind, a.3 AS subject, a.4 AS first_alarm
+    SELECT arrayJoin(first_alarms) AS a, a.1 AS cluster, a.2 AS subject_kind, a.3 AS subject, a.4 AS first_alarm, a.5 AS good_until
 ),
+-- Verdicts stay healthy until evidence is enough, also after the files have changed: those of before the onset count.
 healthy AS (
     SELECT
         v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, max(v.at) AS last_healthy,
@@ -30,7 +31,7 @@ healthy AS (
         argMax(v.live_adapter, v.at) AS healthy_adapter
     FROM verdicts AS v INNER JOIN firsts AS a
         ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
-    WHERE (v.cluster, v.subject_kind, v.subject) IN ever_alarmed AND v.status = 'healthy' AND v.at < a.first_alarm
+    WHERE (v.cluster, v.subject_kind, v.subject) IN ever_alarmed AND v.status = 'healthy' AND v.at <= a.good_until AND v.at < a.first_alarm
     GROUP BY cluster, subject_kind, subject
 ),
 -- Between which times the fault began, with 95 % confidence, by the first alarm; NULL where that does not say.

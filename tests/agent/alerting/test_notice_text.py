@@ -53,6 +53,15 @@ def test_the_headline_says_what_since_when_and_how_much_is_left() -> None:
     assert in_part.endswith("base smollm2: is measured again - some of its adapters")
 
 
+def test_where_the_effect_is_kept_the_headline_names_what_the_incident_was_opened_for() -> None:
+    kept = replace(alarm(FIXED), retention=Interval(1.0, 0.99, 1.01, 176), share_beyond=0.72)
+    assert " - 72 % canaries beyond tolerance, retention 1.00 (95 % 0.99..1.01), since" in headline(kept)
+    by_responses = headline(replace(kept, share_of=ShareOf.RESPONSES))
+    assert " - 72 % responses against it, retention 1.00" in by_responses
+    recovered = replace(RESOLVED, retention=kept.retention, share_beyond=0.0)
+    assert headline(recovered, NoticeReason.RECOVERED).endswith("recovered - retention 1.00 (95 % 0.99..1.01)")
+
+
 def test_every_reason_to_send_something_has_its_headline_and_says_why() -> None:
     assert set(on_call_text.HEADLINES) == set(on_call_text.SENT_BECAUSE) == {reason.value for reason in NoticeReason}
 

@@ -155,6 +155,21 @@ def test_since_when_and_what_was_there_before(told: store.Client) -> None:
 
 
 @embedded
+def test_rounds_that_are_still_healthy_on_the_changed_files_are_not_what_to_go_back_to(migrated: store.Client) -> None:
+    """Evidence takes a few rounds after a swap; the last healthy one of before it has the files to put back."""
+    began = NOW - 200
+    insert(migrated, findings.verdict(at=began - 60, round=1, identity=ACCEPTED))
+    insert(
+        migrated,
+        findings.verdict(at=began, round=2, identity=SWAPPED),
+        findings.alarm(NOW - 60, onset=Onset(began - 60, began)),
+    )
+    (row,) = answers(migrated, "since", subject=ROUTER)
+    assert (row["last_healthy"].timestamp(), row["healthy_round"]) == (began - 60, 1)
+    assert (row["healthy_base"], row["live_base"]) == ("sha256:aaaa", "sha256:bbbb")
+
+
+@embedded
 def test_the_interval_of_the_onset_is_that_of_the_alarm_where_it_has_one(told: store.Client) -> None:
     assert [(row["onset_earliest"], row["onset_latest"]) for row in answers(told, "since")] == [(None, None)] * 3
     insert(told, findings.alarm(NOW - 5, subject="late", onset=Onset(NOW - 60, NOW - 5, None, NOW - 900, NOW - 30)))
