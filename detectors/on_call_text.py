@@ -732,7 +732,9 @@ AFFECTED = " ({n} adapters: {names})"
 RETENTION = " - retention {retention}"
 # Of an incident whose adapter keeps its effect: what it was opened for. of: what the share is of, such as "canaries
 # beyond tolerance"
-RETENTION_IS_KEPT = " - {percent:.0f} % {of}, retention {retention}"
+RETENTION_IS_KEPT = " - {percent:.0f} % of {of}, retention {retention}"
+# The same where the fault is in how the engine answers, and not in what it scores.
+RETENTION_AS_SCORED = " - retention {retention} as scored"
 STRENGTH = " - strength {scale:.3f} of the accepted one"
 SINCE = ", since {onset}"
 ONSET = "{after}-{by} UTC"

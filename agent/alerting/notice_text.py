@@ -32,6 +32,7 @@ SHARES_OF = {
 }
 # A reader takes a retention from here on for all of the effect.
 KEPT = 0.9
+LEAST_PERCENT = 1.0
 
 
 def headline(verdict: Verdict, reason: NoticeReason, why: str = "") -> str:
@@ -89,9 +90,10 @@ def _retention(verdict: Verdict) -> str:
     """A base has no retention of its own, so that "not measured" would say nothing of it."""
     has_retention = verdict.subject_kind is SubjectKind.ADAPTER or verdict.retention is not None
     words = retention_words(verdict.retention)
-    if verdict.status is Status.DEGRADED and _keeps_its_effect(verdict) and math.isfinite(verdict.share_beyond):
+    if verdict.status is Status.DEGRADED and _keeps_its_effect(verdict):
         percent, of = 100 * verdict.share_beyond, SHARES[verdict.share_of]
-        return text.RETENTION_IS_KEPT.format(percent=percent, of=of, retention=words)
+        kept = text.RETENTION_IS_KEPT if percent >= LEAST_PERCENT else text.RETENTION_AS_SCORED
+        return kept.format(percent=percent, of=of, retention=words)
     return text.RETENTION.format(retention=words) if has_retention else ""
 
 

@@ -55,9 +55,11 @@ def test_the_headline_says_what_since_when_and_how_much_is_left() -> None:
 
 def test_where_the_effect_is_kept_the_headline_names_what_the_incident_was_opened_for() -> None:
     kept = replace(alarm(FIXED), retention=Interval(1.0, 0.99, 1.01, 176), share_beyond=0.72)
-    assert " - 72 % canaries beyond tolerance, retention 1.00 (95 % 0.99..1.01), since" in headline(kept)
+    assert " - 72 % of canaries beyond tolerance, retention 1.00 (95 % 0.99..1.01), since" in headline(kept)
     by_responses = headline(replace(kept, share_of=ShareOf.RESPONSES))
-    assert " - 72 % responses against it, retention 1.00" in by_responses
+    assert " - 72 % of responses against it, retention 1.00" in by_responses
+    for share in (0.0, float("nan")):
+        assert " - retention 1.00 (95 % 0.99..1.01) as scored, since" in headline(replace(kept, share_beyond=share))
     recovered = replace(RESOLVED, retention=kept.retention, share_beyond=0.0)
     assert headline(recovered, NoticeReason.RECOVERED).endswith("recovered - retention 1.00 (95 % 0.99..1.01)")
 
