@@ -553,7 +553,7 @@ MASS_IS_OUTSIDE = "{percent:.0f} % of the probability has gone to tokens not com
 BANDS = {"first": "first token", "beyond_128": "beyond 128"}
 BAD_NUMBERS = "NaN or infinite log-probabilities on {n} canaries, first {canary}"
 # what: "adapter", or "base" of requests that name it
-RESPONSES_SCORED = "{scored} responses scored ({tokens} tokens), {against} clearly not from the accepted {what}"
+RESPONSES_SCORED = "scored in this round: {scored} ({tokens} tokens), {against} clearly not from the accepted {what}"
 RESPONSES_ALSO_UNSCORED = "{scored_in_words}, {unscored} not scored: {why}"
 NO_RESPONSES = "no response was sampled since the last round"
 NONE_SCORED = "{unscored} responses were sampled, none could be scored: {why}"

@@ -185,7 +185,7 @@ def _hashes(verdict: Verdict) -> dict[str, str]:
     if identity.template_moved:
         pairs["chat template"] = identity.golden_template, identity.live_template
     return {
-        name: f"{live} (accepted: {golden})" if golden != live else f"{live} as accepted"
+        name: f"{live or text.HASH_NOT_KNOWN} (accepted: {golden})" if golden != live else f"{live} as accepted"
         for name, (golden, live) in pairs.items()
         if live or golden
     }

@@ -214,7 +214,7 @@ def measured(blank: Verdict, step: Step, responses: ResponseSummary) -> Verdict:
 
 
 def in_words(responses: ResponseSummary, about: SubjectKind) -> str:
-    """ "12 responses scored (340 tokens), 0 clearly not from the accepted adapter"."""
+    """ "scored in this round: 12 (340 tokens), 0 clearly not from the accepted adapter"."""
     what = "base" if about is SubjectKind.BASE_REQUESTS else "adapter"
     scored = RESPONSES_SCORED.format(
         scored=responses.scored, tokens=responses.tokens, against=responses.against, what=what

@@ -93,7 +93,7 @@ def test_a_healthy_response_is_against_the_adapter_with_the_chance_that_the_inte
 def test_responses_that_read_as_accepted_are_healthy() -> None:
     verdict, after = decided(score(FOR), score(FOR))
     assert (verdict.status, verdict.reason, after.open) == (Status.HEALTHY, Reason.WITHIN_TOLERANCE, False)
-    assert "2 responses scored (28 tokens), 0 clearly not from" in verdict.explanation
+    assert "scored in this round: 2 (28 tokens), 0 clearly not from" in verdict.explanation
 
 
 def test_an_alarm_opens_names_and_says_what_to_do() -> None:
