@@ -224,7 +224,7 @@ def canaries(
 
 @cli.command()
 def probe(adapters: Adapters = None, config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """Replay one round now. 0 healthy, 1 degraded, 2 cannot tell."""
+    """Replay one round now; pages nobody and stores nothing. 0 healthy, 1 degraded, 2 cannot tell."""
     from agent.cli.probe import probe_now
 
     return probe_now(config, adapters or [], json)

@@ -64,7 +64,8 @@ def text(own: Reproduction, page: str, explain: str) -> str:
     return "\n".join(
         [
             BEGIN,
-            f"**How it looked.** Reproduced on {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks.runbooks "
+            "**How it looked** once: an example, and not your incident. "
+            f"Reproduced on {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks.runbooks "
             f"{own.name}`, on models of a toy language: {own.what}. The page, without its commands and hashes, and "
             "`gapwatch explain`:",
             "",

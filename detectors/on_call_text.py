@@ -50,15 +50,17 @@ BY_CANARIES = {
         explanation="{adapter} answers like the base model: retention {retention:.2f} (1 is intact, 0 is the base "
         "model), and its distance from the base's answers is {gap_ratio:.2f} of the accepted one; the base "
         "{base_change}",
-        action="roll the base back to the accepted weights, or retrain {adapter} on the new ones, and do not serve "
-        "it until then; then run gapwatch probe {adapter_argument}",
+        action="roll the base back to the accepted weights: loading {adapter} again does not help, it was trained on "
+        "them; if the new base has to stay, take {adapter} out of service and retrain it on that; then run gapwatch "
+        "probe {adapter_argument}",
     ),
     (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, "a part left"): Text(
         explanation="the base under {adapter} {base_change}, and {adapter} has lost most of its effect: retention "
         "{retention:.2f} (1 is intact, 0 is the base model), and its distance from the base's answers is "
         "{gap_ratio:.2f} of the accepted one, because it was trained on the former weights and does not fit these",
-        action="roll the base back to the accepted weights, or retrain {adapter} on the new ones, and do not serve "
-        "it until then; then run gapwatch probe {adapter_argument}",
+        action="roll the base back to the accepted weights: loading {adapter} again does not help, it was trained on "
+        "them; if the new base has to stay, take {adapter} out of service and retrain it on that; then run gapwatch "
+        "probe {adapter_argument}",
     ),
     (Cause.BASE_SWAPPED, ""): Text(
         explanation="the base under {adapter} {base_change}; retention of {adapter} {retention:.2f}",
@@ -391,8 +393,9 @@ BY_RESPONSES = {
     ),
     (Cause.BASE_SWAPPED_AND_ADAPTER_LOST, ""): Text(
         explanation=_RESPONSES_FIT + "; the weights of the base have changed",
-        action="roll the base back to the accepted weights, or retrain {adapter} on the new ones, and do not serve "
-        "it until then; gapwatch query identity -p subject={adapter_argument} shows both hashes",
+        action="roll the base back to the accepted weights: loading {adapter} again does not help, it was trained on "
+        "them; if the new base has to stay, take {adapter} out of service and retrain it on that; gapwatch "
+        "query identity -p subject={adapter_argument} shows both hashes",
     ),
     (Cause.QUANTISED_BASE, ""): Text(
         explanation=_RESPONSES_FIT,
@@ -734,7 +737,7 @@ RETENTION = " - retention {retention}"
 # beyond tolerance"
 RETENTION_IS_KEPT = " - {percent:.0f} % of {of}, retention {retention}"
 # The same where the fault is in how the engine answers, and not in what it scores.
-RETENTION_AS_SCORED = " - retention {retention} as scored"
+RETENTION_AS_SCORED = " - wrong as served, retention {retention} as scored"
 STRENGTH = " - strength {scale:.3f} of the accepted one"
 SINCE = ", since {onset}"
 ONSET = "{after}-{by} UTC"

@@ -53,6 +53,11 @@ PARTS = {
     "engine": ("engine_before", "live_engine"),
     "source in the engine": ("source_before", "live_source"),
 }
+NOT_COUNTED = "no request was counted since: none came, or no topic is read in which they are"
+WORDS = [
+    "retention: what is left of an adapter's effect, 1 all of it, 0 its base; canary: a fixed prompt; accepted: as at "
+    "`gapwatch enrol`; nats: evidence, of which the threshold follows from the false pages a year that are allowed"
+]
 Row = dict[str, Any]
 RowsOf = Callable[[str, Mapping[str, str]], list[Row]]
 
@@ -206,12 +211,12 @@ def screen(story: Story, now: float) -> RenderableType:
         for number_, line in enumerate(lines):
             table.add_row("" if number_ else title, escape(line))
     summary = Text(str(story.page["summary"]), style="bold")
-    return Group(Text.from_markup(_head(story.incident, now)), summary, table)
+    return Group(Text.from_markup(_head(story, now)), summary, table)
 
 
 def parts_of(story: Story) -> dict[str, list[str]]:
     """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
-    details, steps = dict(story.page["details"]), story.steps
+    details, steps, is_open = dict(story.page["details"]), story.steps, story.incident["ended_at"] is None
     parts = {
         "what": [details.get("seen", ""), _answered_by(details), _notices_of(story.incident), story.answered],
         "since": _since(story),
@@ -219,13 +224,14 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "changed": _changed(story),
         "touches": _touched(story),
         "canaries": _flipped(story),
-        "do": [details.get("first action", ""), steps.get("First action", "")],
-        "confirm": steps.get("Check", "").split("\n")[:CHECKS],
-        "undo": _undo(story),
-        "over when": [steps.get("Recovered when", "")] if story.incident["ended_at"] is None else [],
+        "do": [details.get("first action", ""), *_roll_back(story), steps.get("First action", "")],
+        "check": steps.get("Check", "").split("\n")[:CHECKS],
+        "undo": [steps.get("Undo", "")],
+        "over when": [_healthy_by(story.incident, details), steps.get("Recovered when", "")] if is_open else [],
         "compare": [_report(story.incident)],
         "watch": _watch(story),
         "see": [f"{text}: {address}" for text, address in story.links.items()],
+        "words": WORDS,
     }
     lines = {
         title: [line for text in texts for line in text.split("\n") if line.strip()] for title, texts in parts.items()
@@ -233,10 +239,13 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     return {title: filled for title, filled in lines.items() if filled}
 
 
-def _head(incident: Row, now: float) -> str:
+def _head(story: Story, now: float) -> str:
+    incident = story.incident
     begin, end = _at(incident["opened_at"]), incident["ended_at"]
     lasted = _lasting((now if end is None else _at(end)) - begin)
-    state = f"[red]OPEN[/red] for {lasted}" if end is None else f"[green]ended[/green] {_time(end)}, lasted {lasted}"
+    judged = f", judged {_lasting(now - _at(story.course[-1]['at']))} ago" if story.course else ""
+    is_open = f"[red]OPEN[/red] for {lasted}{judged}"
+    state = is_open if end is None else f"[green]ended[/green] {_time(end)}, lasted {lasted}"
     return f"{state}  {escape(str(incident['dedup_key']))}"
 
 
@@ -328,7 +337,7 @@ def _moved(story: Story, row: Row, part: str, before: str, after: str) -> str:
 
 def _touched(story: Story) -> list[str]:
     if not story.requests:
-        return ["no counted request since" if story.since else ""]
+        return [NOT_COUNTED if story.since else ""]
     total = sum(int(row["requests"]) for row in story.requests)
     parts = [
         f"{row['adapter']} on {row['pod'] or 'a pod without a name'} {row['requests']:,}" for row in story.requests
@@ -353,24 +362,31 @@ def _flipped(story: Story) -> list[str]:
     ]
 
 
-def _undo(story: Story) -> list[str]:
-    """Back to the files of the last healthy round, or forward to the present ones; and how the first action is taken
-    back."""
+def _roll_back(story: Story) -> list[str]:
+    """Back to the files of the last healthy round, or forward to the present ones."""
     since, incident = story.since, story.incident
     back = [
         f"put back the {part} {_short(since[f'healthy_{part}'])} (in place now: {_short(since[f'live_{part}'])})"
         for part in ("base", "adapter")
         if _is_moved(since, part)
     ]
-    first_action = story.steps.get("Undo", "")
     if not back:
-        return ["nothing on the volume to roll back" if since else "", first_action]
+        return []
     name = quote(str(incident["subject"])) if incident["subject_kind"] == SubjectKind.ADAPTER.value else "ADAPTER"
     return [
         *back,
-        f"if it was meant: gapwatch enrol {name} --replace --why TEXT, which ends the incident",
-        first_action,
+        f"if the change was meant, see first that the adapter still does its task; then gapwatch enrol {name} "
+        "--replace --why TEXT makes what is served now the accepted behaviour, and ends the incident",
     ]
+
+
+def _healthy_by(incident: Row, details: Mapping[str, str]) -> str:
+    """The command that says whether the fault is mended."""
+    members = [name for name in details.get("adapters", "").split(", ") if name]
+    is_adapter = incident["subject_kind"] == SubjectKind.ADAPTER.value
+    names = [str(incident["subject"])] if is_adapter else members[:SHOWN]
+    probe = " ".join(["gapwatch probe", *map(quote, names)])
+    return f"{probe} ends with exit code 0: one round, now, which pages nobody (1: degraded, 2: cannot tell)"
 
 
 def _watch(story: Story) -> list[str]:

@@ -90,7 +90,6 @@ class Spool:
         """None where the disk refuses it or there is no room: ``trouble`` says which."""
         counted = _counted(inserts)
         n_rows, ends = sum(len(insert.rows) for insert in inserts), [[*key, end] for key, end in counted.items()]
-        n_rows, ends = sum(len(insert.rows) for insert in inserts), [[*key, end] for key, end in counted.items()]
         head = {"version": VERSION, "rows": n_rows, "group": self._group, "counted": ends}
         content = orjson.dumps(head) + b"\n" + zlib.compress(_packed(inserts), _LEVEL)
         n_bytes = _blocks(len(content))

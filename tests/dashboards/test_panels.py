@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +24,10 @@ from dashboards.boards.why import WHY
 from dashboards.fragments import foremost, largest_and_rest
 from dashboards.listed import BOARDS
 from dashboards.macros import Window, filled_in
+from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER, TONE
-from tests.agent.store.stored import answers
-from tests.dashboards.conftest import STRANGE
+from tests.agent.store.stored import answers, insert
+from tests.dashboards.conftest import STRANGE, filled
 
 HOUR, DAY = 3600.0, 86_400.0
 SHORT, LONG = Window(NOW - 6 * HOUR, NOW, 30), Window(NOW - 30 * DAY, NOW, 3600)
@@ -91,12 +96,21 @@ def test_the_choices_above_a_dashboard_are_what_is_stored(told: store.Client) ->
     assert [row["pod"] for row in rows(told, AGENT_HEALTH.filters[1].sql)] == ["pod-0", "pod-1"]
 
 
-def test_now_lists_what_the_question_lists(told: store.Client) -> None:
-    shown = {(row["subject"], row["status"], row["judged_by"]) for row in of(told, NOW_BOARD, "not_healthy")}
-    asked = {(row["subject"], row["status"], row["judged_by"]) for row in answers(told, "degraded")}
+@pytest.fixture(scope="module")
+def alive(folder: Path) -> Iterator[store.Client]:
+    """The story, and pods that still live: questions want a sign of life of now, panels one of their window."""
+    with closing(filled(folder, "alive")) as client:
+        for pod in ("pod-0", "pod-1"):
+            insert(client, replace(findings.heartbeat(time.time()), pod=pod))
+        yield client
+
+
+def test_now_lists_what_the_question_lists(alive: store.Client) -> None:
+    shown = {(row["subject"], row["status"], row["judged_by"]) for row in of(alive, NOW_BOARD, "not_healthy")}
+    asked = {(row["subject"], row["status"], row["judged_by"]) for row in answers(alive, "degraded")}
     assert shown == asked
     assert (ROUTER, "degraded", "pod-0") in shown
-    (base, *_) = of(told, NOW_BOARD, "not_healthy")
+    (base, *_) = of(alive, NOW_BOARD, "not_healthy")
     assert (base["kind"], base["cause"], base["evidence"]) == (
         "base", "base_swapped_and_adapter_lost", pytest.approx(93.9 / 21.5),
     )  # fmt: skip
@@ -196,13 +210,13 @@ def test_incidents_of_the_window_with_their_ends(told: store.Client) -> None:
 
 
 @pytest.mark.parametrize("window", [SHORT, Window(NOW - 3 * DAY, NOW, 3600)], ids=["rows", "roll-up"])
-def test_requests_are_counted_once_from_the_onset(told: store.Client, window: Window) -> None:
-    (asked,) = [row for row in answers(told, "requests_since", subject=ROUTER) if row["adapter"] == ROUTER]
+def test_requests_are_counted_once_from_the_onset(alive: store.Client, window: Window) -> None:
+    (asked,) = [row for row in answers(alive, "requests_since", subject=ROUTER) if row["adapter"] == ROUTER]
     (touched,) = [
-        row for row in of(told, SINCE, "touched", window) if (row["subject"], row["adapter"]) == (BASE, ROUTER)
+        row for row in of(alive, SINCE, "touched", window) if (row["subject"], row["adapter"]) == (BASE, ROUTER)
     ]
     assert touched["requests"] == asked["requests"] > 0
-    assert sum(series(of(told, SINCE, "requests", window), ROUTER, "requests")) == 300
+    assert sum(series(of(alive, SINCE, "requests", window), ROUTER, "requests")) == 300
 
 
 def test_what_the_watch_costs(told: store.Client) -> None:

@@ -59,7 +59,9 @@ def test_where_the_effect_is_kept_the_headline_names_what_the_incident_was_opene
     by_responses = headline(replace(kept, share_of=ShareOf.RESPONSES))
     assert " - 72 % of responses against it, retention 1.00" in by_responses
     for share in (0.0, float("nan")):
-        assert " - retention 1.00 (95 % 0.99..1.01) as scored, since" in headline(replace(kept, share_beyond=share))
+        assert " - wrong as served, retention 1.00 (95 % 0.99..1.01) as scored, since" in headline(
+            replace(kept, share_beyond=share)
+        )
     recovered = replace(RESOLVED, retention=kept.retention, share_beyond=0.0)
     assert headline(recovered, NoticeReason.RECOVERED).endswith("recovered - retention 1.00 (95 % 0.99..1.01)")
 

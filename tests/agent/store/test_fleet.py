@@ -241,8 +241,10 @@ def test_a_page_of_this_pod_that_waits_after_another_one_ended_the_incident_is_k
 
 
 def test_how_files_answered_is_known_of_the_pod_that_replayed_them_last_and_lately(migrated: store.Client) -> None:
+    now = float(int(time.time()))  # how fresh they are is counted from the question
+
     def replayed(pod: str, ago_s: float = 30.0, **more: Any) -> None:
-        insert(migrated, findings.files_replay(NOW - ago_s, **more), place=Origin("prod", pod))
+        insert(migrated, findings.files_replay(now - ago_s, **more), place=Origin("prod", pod))
 
     replayed("me", as_accepted=False)
     replayed("long-ago", LEAST_FRESH_S + 60.0, as_accepted=False)
@@ -254,9 +256,9 @@ def test_how_files_answered_is_known_of_the_pod_that_replayed_them_last_and_late
     identity = Identity(live_base="sha256:aaaa", live_adapter="sha256:cccc")
     files = ask(migrated, ROUTER, TONE, "of nobody").files
     assert files == {
-        ROUTER: findings.files_replay(NOW - 30.0, pod="witness-0", identity=identity),
+        ROUTER: findings.files_replay(now - 30.0, pod="witness-0", identity=identity),
         TONE: findings.files_replay(
-            NOW - 30.0, adapter=TONE, as_accepted=False, share_beyond=0.25, pod="witness-1", identity=identity
+            now - 30.0, adapter=TONE, as_accepted=False, share_beyond=0.25, pod="witness-1", identity=identity
         ),
     }
 

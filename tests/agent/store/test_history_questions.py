@@ -240,9 +240,10 @@ def test_when_faults_began_and_when_they_were_good_again(migrated: store.Client)
 
 @embedded
 def test_a_stretch_of_canaries_and_of_requests(migrated: store.Client) -> None:
+    now = time.time()  # the stretch is counted back from the question
     for number, ago in enumerate((5400, 4800, 4200, 600)):
-        insert(migrated, findings.base_round(number, NOW - ago, 1.0 - number / 10))
-    sampled = tuple(findings.interaction(i, at=NOW - 600 * i) for i in range(10))
+        insert(migrated, findings.base_round(number, now - ago, 1.0 - number / 10))
+    sampled = tuple(findings.interaction(i, at=now - 600 * i - 5) for i in range(10))
     insert(migrated, replace(findings.batch(), interactions=sampled))
     stretch = {"subject": ROUTER, "hours": "1.6", "until_hours": "1"}
     drawn = answers(migrated, "canary_draws", **stretch)

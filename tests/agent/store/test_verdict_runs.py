@@ -20,7 +20,7 @@ from agent.store.table_rows import Origin
 from agent.store.verdict_runs import VerdictRuns
 from detectors.records import Onset, Reason, Status, SubjectKind, Verdict
 from tests.agent import findings
-from tests.agent.findings import ACCEPTED, BASE, FIXED, NOW, ROUTER, SWAPPED, TONE
+from tests.agent.findings import ACCEPTED, BASE, FIXED, ROUTER, SWAPPED, TONE
 from tests.agent.store.stored import answers, embedded, insert
 
 MINUTE, HOUR = 60.0, 3600.0
@@ -145,9 +145,9 @@ STORIES = {
 }
 
 
-def verdicts_of(pod: Pod) -> list[Verdict]:
+def verdicts_of(pod: Pod, now: float) -> list[Verdict]:
     minutes = sum(n for _, n in pod.said)
-    start, last_good = NOW - MINUTE * (minutes - 1 + pod.gone), None
+    start, last_good = now - MINUTE * (minutes - 1 + pod.gone), None
     spoken: list[Verdict] = []
     for status, n in pod.said:
         for i in range(n):
@@ -163,18 +163,18 @@ def verdicts_of(pod: Pod) -> list[Verdict]:
     return spoken
 
 
-def told_as(client: store.Client, cluster: str, pods: Sequence[Pod], longest_s: float) -> None:
+def told_as(client: store.Client, cluster: str, pods: Sequence[Pod], now: float, longest_s: float) -> None:
     """The story of all pods, stored by each as its sink does; none of them ends."""
     for pod in pods:
         place, runs = Origin(cluster, pod.name), VerdictRuns(longest_s)
-        seen = verdicts_of(pod)
+        seen = verdicts_of(pod, now)
         insert_all(client, place, stored(runs, *seen))
         alive_until = time.time() if not pod.gone else seen[-1].at
         beats = [replace(findings.heartbeat(at), pod=pod.name, cluster=cluster) for at in (seen[0].at, alive_until)]
         insert(client, *beats, place=place)
-    times = [(minute, NOW - MINUTE * minute) for minute in range(240)]
+    times = [(minute, now - MINUTE * minute) for minute in range(240)]
     counts = tuple(RequestCount("t", 0, m, m, ROUTER, "engine-0", at - at % 60, 1) for m, at in times)
-    insert(client, TrafficBatch("t", 0, 0, 240, (), counts, (), 240, NOW), place=Origin(cluster, "a"))
+    insert(client, TrafficBatch("t", 0, 0, 240, (), counts, (), 240, now), place=Origin(cluster, "a"))
 
 
 def insert_all(client: store.Client, place: Origin, seen: Sequence[Finding]) -> None:
@@ -185,9 +185,9 @@ def insert_all(client: store.Client, place: Origin, seen: Sequence[Finding]) -> 
 @embedded
 @pytest.mark.parametrize("name", STORIES)
 def test_every_question_has_the_answer_that_it_has_with_every_round_stored(migrated: store.Client, name: str) -> None:
-    pods = STORIES[name]
+    pods, now = STORIES[name], float(int(time.time()))
     for cluster, longest_s in (("every round", 0.0), ("changes", HOUR)):
-        told_as(migrated, cluster, pods, longest_s)
+        told_as(migrated, cluster, pods, now, longest_s)
     rows = dict(migrated.query("SELECT cluster, count() FROM verdicts GROUP BY cluster").result_rows)
     assert rows["changes"] < 0.15 * rows["every round"]
 
@@ -211,8 +211,8 @@ def test_every_question_has_the_answer_that_it_has_with_every_round_stored(migra
     requests = [asked("requests_since", c, "requests", subject=ROUTER) for c in ("every round", "changes")]
     assert all(abs(a - b) <= 2 for (a,), (b,) in zip(*requests, strict=True)), requests
     healthy = [asked("since", c, "last_healthy", subject=ROUTER) for c in ("every round", "changes")]
-    for (then,), (now,) in zip(*healthy, strict=True):
-        assert then == now if len(pods) == 1 else 0 <= (then - now).total_seconds() <= HOUR
+    for (each_round,), (on_change,) in zip(*healthy, strict=True):
+        assert each_round == on_change if len(pods) == 1 else 0 <= (each_round - on_change).total_seconds() <= HOUR
     subjects = [(SubjectKind.ADAPTER, ROUTER), (SubjectKind.ADAPTER, TONE), (SubjectKind.BASE, BASE)]
     judged = [fleet(migrated, c, "another pod", subjects, 90.0).judged for c in ("every round", "changes")]
     assert judged[0] == judged[1]
@@ -221,6 +221,7 @@ def test_every_question_has_the_answer_that_it_has_with_every_round_stored(migra
 @embedded
 def test_a_pod_that_was_killed_was_bad_until_its_last_sign_of_life(migrated: store.Client) -> None:
     """The last of its run was never stored."""
-    told_as(migrated, "prod", [Pod("a", [(OK, 5), (BAD, 50)], gone=30)], HOUR)
+    now = float(int(time.time()))
+    told_as(migrated, "prod", [Pod("a", [(OK, 5), (BAD, 50)], gone=30)], now, HOUR)
     sql = "SELECT toUnixTimestamp(bad_at), concerned, speaks FROM incident_pods(subject = '', cluster = '')"
-    assert migrated.query(sql).result_rows == [(int(NOW - 30 * MINUTE), 1, 1)]
+    assert migrated.query(sql).result_rows == [(int(now - 30 * MINUTE), 1, 1)]
