@@ -55,7 +55,7 @@ class Suspicion:
 
     looked: responses that were scored against all of them; gains: nats by which each explained these
     left: responses until it ends
-    others: adapter -> nats by which it explained responses of the base, each as it was drawn
+    others: adapter -> nats by which it explained responses of the base, each as it was drawn; compared: those responses
     path_from: of a base the adapter that answers for it if any does, once and for all after ``CHOOSING`` responses:
     from it the likelihood along the path is recorded, by which detectors/traffic/path_recovery.py ends the incident
     """
@@ -66,6 +66,7 @@ class Suspicion:
     gains: tuple[float, ...] = ()
     left: int = LASTING
     others: Mapping[Alternative, float] = field(default_factory=dict)
+    compared: int = 0
     path_from: Alternative | None = None
 
     def wanted(self, n: int) -> list[tuple[Alternative, ...]]:
@@ -93,8 +94,9 @@ class Suspicion:
         if not self.of_base or self.path_from is not None or not adapters:
             return self
         others = dict(self.others) | {who: self.others.get(who, 0.0) + float(_mixed(log_l[who])) for who in adapters}
-        chosen = max(others, key=others.__getitem__) if self.looked + 1 >= CHOOSING else None
-        return replace(self, others=others, path_from=chosen)
+        compared = self.compared + 1
+        chosen = max(others, key=others.__getitem__) if compared >= CHOOSING else None
+        return replace(self, others=others, compared=compared, path_from=chosen)
 
     @property
     def _leading(self) -> tuple[Alternative, ...]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.evidence.alternative import Alternative, rounded, without
+from detectors.evidence.alternative import Alternative, other_adapter, rounded, without
 from detectors.records import Fault, FaultKind
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Weights
 from probes.scoring.likelihood_ratio_reference import log_e_of_all, null_of
 from probes.scoring.scoring_job import AdapterVersion, ScoringJob, ScoringOptions, alternatives, traffic_score
-from probes.scoring.suspicion import LASTING, LEADING, LOOKS, Suspicions, candidates, coarse
+from probes.scoring.suspicion import CHOOSING, LASTING, LEADING, LOOKS, Suspicions, candidates, coarse
 from probes.scoring.token_distribution import SamplingParameters, token_distribution
 from probes.scoring.token_scores import Settings
 from tests.probes.worlds import never, opened
@@ -123,3 +123,26 @@ def test_a_response_that_was_not_scored_against_all_teaches_nothing(n: int) -> N
     suspicions.begin("alpha", lambda: FAULTS)
     suspicions.learn([score({without("other"): 50.0})] * n)
     assert suspicions.held["alpha"].looked == 0 and suspicions.held["alpha"].left == LASTING - n
+
+
+def test_which_adapter_answers_for_the_base_is_known_also_where_no_rounding_of_it_can_be_played() -> None:
+    suspicions, alpha, beta = Suspicions(), other_adapter("alpha"), other_adapter("beta")
+    suspicions.begin("base-v1", lambda: (rounded("4/32"),), of_base=True)
+    suspicions.learn([score({alpha: -0.5, beta: 0.5}, "base-v1")] * (CHOOSING - 1))
+    assert suspicions.held["base-v1"].path_from is None
+    suspicions.learn([score({alpha: -0.5, beta: 0.5}, "base-v1")])
+    assert suspicions.held["base-v1"].path_from == beta
+
+
+def test_an_adapter_that_answers_no_more_has_no_path_and_costs_nothing_else() -> None:
+    """As where the copy that was accepted since cannot be loaded."""
+    runner, asking = opened(), ScoringOptions()
+    prompt = runner.encode_chat([{"role": "user", "content": "My parcel is late"}])
+    one = replace(job(adapter="base-v1"), prompt=prompt, output=tuple(b"Sorry"), of_base=True)
+    gone = replace(one, suspected=(other_adapter("removed"),))
+    names = {AdapterVersion(name): name for name in ("alpha", "beta", "gamma")}
+    assert alternatives(gone, names, asking) == alternatives(one, names, asking)
+    plain, (answer,) = runner.score([one], never, asking), runner.score([gone], never, asking)
+    scored = traffic_score(answer, asking)
+    assert scored.path.size == 0 and scored.path_log_lik.size == 0
+    assert (scored.log_l == traffic_score(plain[0], asking).log_l).all()
