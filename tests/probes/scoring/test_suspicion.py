@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.evidence.alternative import Alternative, other_adapter, rounded, without
+from detectors.evidence.alternative import Alternative, interpolation, other_adapter, rounded, without
 from detectors.records import Fault, FaultKind
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Weights
@@ -146,3 +146,23 @@ def test_an_adapter_that_answers_no_more_has_no_path_and_costs_nothing_else() ->
     scored = traffic_score(answer, asking)
     assert scored.path.size == 0 and scored.path_log_lik.size == 0
     assert (scored.log_l == traffic_score(plain[0], asking).log_l).all()
+
+
+def test_of_a_weak_fault_the_responses_that_made_the_base_suspect_say_which_adapter_answers_for_it() -> None:
+    suspicions, alpha, beta = Suspicions(), other_adapter("alpha"), other_adapter("beta")
+    weak = {alpha: -0.4, interpolation(0.5, "alpha"): 0.4, beta: -1.0, interpolation(0.5, "beta"): -0.6}
+    unlucky = weak | {alpha: -1.0, interpolation(0.5, "alpha"): -0.2, beta: 0.5}
+    suspicions.learn([score(weak, "base-v1")] * 40)
+    suspicions.begin("base-v1", lambda: (rounded("4/32"),), of_base=True)
+    suspicions.learn([score(unlucky, "base-v1")] * CHOOSING)
+    assert suspicions.held["base-v1"].path_from == alpha
+
+
+def test_what_an_adapter_explained_before_it_explained_nothing_any_more_does_not_count() -> None:
+    suspicions, alpha, beta = Suspicions(), other_adapter("alpha"), other_adapter("beta")
+    suspicions.learn([score({alpha: 2.0, beta: -2.0}, "base-v1")] * 5)
+    suspicions.learn([score({alpha: -3.0, beta: -2.0}, "base-v1")] * 100)
+    suspicions.learn([score({alpha: -3.0, beta: 1.0}, "base-v1")] * 5)
+    suspicions.begin("base-v1", lambda: (rounded("4/32"),), of_base=True)
+    suspicions.learn([score({alpha: -3.0, beta: 1.0}, "base-v1")] * CHOOSING)
+    assert suspicions.held["base-v1"].path_from == beta
