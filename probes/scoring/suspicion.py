@@ -118,11 +118,16 @@ class Suspicions:
     others: dict[Alternative, float] = field(default_factory=dict)
 
     def begin(self, adapter: str, candidates: Callable[[], Sequence[Alternative]], of_base: bool = False) -> None:
-        """No more than ``MEMBERS`` at a time; one that is suspect already goes on from where it is."""
+        """No more than ``MEMBERS`` adapters at a time, and the base; one that is suspect already goes on from where it
+        is."""
         if adapter in self.held:
             self.held[adapter] = replace(self.held[adapter], left=LASTING)
-        elif len(self.held) < MEMBERS and (faults := tuple(candidates())):
+        elif (of_base or self._members < MEMBERS) and (faults := tuple(candidates())):
             self.held[adapter] = Suspicion(faults, of_base, others=dict(self.others) if of_base else {})
+
+    @property
+    def _members(self) -> int:
+        return sum(not own.of_base for own in self.held.values())
 
     def applied_to(self, jobs: Sequence[ScoringJob]) -> list[ScoringJob]:
         """Each with what it suspects, in their order."""

@@ -68,6 +68,8 @@ def test_no_more_than_three_adapters_are_suspect_at_a_time() -> None:
     for name in "abcde":
         suspicions.begin(name, lambda: FAULTS)
     assert list(suspicions.held) == ["a", "b", "c"]
+    suspicions.begin("base-v1", lambda: FAULTS[2:], of_base=True)
+    assert "base-v1" in suspicions.held, "without its path an incident of its requests would end while the fault lasts"
 
 
 def test_kinds_of_modules_and_quarters_of_layers_stand_for_the_blocks() -> None:
