@@ -22,7 +22,7 @@ import numpy as np
 
 from detectors.canaries.kl_divergence import with_zero_pads
 from detectors.canaries.retention import PreparedReference, energy, measure, prepare, unprepared
-from detectors.canaries.tolerance import Tolerances, blocked_by, members_needed
+from detectors.canaries.tolerance import Tolerances, blocked_by, in_own_order, members_needed
 from detectors.records import BaseRound, Bools, Comparison, Measurement, Mode, Reference, Round, Summary
 
 # Of the tolerance on an adapter, what a mode may be apart beyond noise: nothing benign but noise is in it.
@@ -114,15 +114,15 @@ def base_mode_scores(record: BaseRound, tolerances: Tolerances) -> dict[Mode, Bo
     """Mode -> (n,) the score of a base in it, draw by draw: 1 where ``members_needed`` of its members score 1 there.
 
     Of the modes in which two members or more were had whose noise was measured; n is the fewest draws of these. H0,
-    guarantee and what breaks it: as of ``base_scores``, with "apart in the mode" for "beyond tolerance". Members have
-    their draws in an order of their own, as each draws by itself.
+    guarantee and what breaks it: as of ``base_scores``, with "apart in the mode" for "beyond tolerance", the order of
+    each member's draws included.
     """
     scores: dict[Mode, list[Bools]] = defaultdict(list)
     for member in record.members:
         if blocked_by(member) is None:
             for mode, own in mode_scores(member, tolerances).items():
                 if floors_known(member, mode):
-                    scores[mode].append(own)
+                    scores[mode].append(in_own_order(member, own))
     return {mode: _together(rows, tolerances.share) for mode, rows in scores.items() if len(rows) > 1}
 
 

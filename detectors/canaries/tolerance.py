@@ -173,12 +173,21 @@ def base_scores(round: BaseRound, tolerances: Tolerances) -> Bools:
     are first put in an order of their own, fixed by its name and the round: the j-th draws are counted together, and in
     a common order of canaries outlier would meet outlier.
     """
-    rows = [_shuffled(member, tolerances) for member in round.members if blocked_by(member) is None]
+    rows = [
+        in_own_order(member, draw_scores(member, tolerances)) for member in round.members if blocked_by(member) is None
+    ]
     if len(rows) < 2:
         return np.zeros(0, dtype=np.bool_)
     n = min(map(len, rows))
     beyond: Bools = np.sum([row[:n] for row in rows], axis=0) >= members_needed(tolerances.share, len(rows))
     return beyond
+
+
+def in_own_order(member: Round, scores: Bools) -> Bools:
+    """Scores of a member's draws in an order of its own, fixed by its name and the round. They come by canary, one that
+    was drawn twice twice in a row: cut off as they come, the first of them would not be independent draws."""
+    generator = np.random.default_rng([member.number, zlib.crc32(member.adapter.encode())])
+    return generator.permutation(scores)
 
 
 @lru_cache(maxsize=256)
@@ -208,8 +217,3 @@ def _base_above_noise(measurement: Measurement) -> bool:
 
 def _floor_of_base(measurement: Measurement) -> float:
     return measurement.comparison.reference.noise.base_shift
-
-
-def _shuffled(member: Round, tolerances: Tolerances) -> Bools:
-    generator = np.random.default_rng([member.number, zlib.crc32(member.adapter.encode())])
-    return generator.permutation(draw_scores(member, tolerances))

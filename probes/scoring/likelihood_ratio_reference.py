@@ -128,7 +128,7 @@ def score_base(
 
     base: (T, V) golden logits at the output's positions; others: (T, V) likewise of alternatives, adapters among them,
     each of which gives two: itself, and half of the way to it; path_from: one of the adapters, from which (0) the
-    likelihood along the path to the base (1) is wanted
+    likelihood along the path to the base (1) is wanted, None for none; of one that is not among them there is none
 
     Null: the token was drawn, by the request's sampler, from the golden base, or from it with the tolerated share of
     one of these adapters on top, or off it. Guarantee and what breaks it: as of ``score``.
@@ -143,7 +143,7 @@ def score_base(
         who: log_e(token_distribution(logits, sampling, tie), null, tokens, settings.numeric)
         for who, logits in with_halfway(base, ready).items()
     }
-    if path_from is None or sampling.greedy:
+    if path_from not in ready or sampling.greedy:
         return TokenScores.of_alternatives(log_l)
     path = path_log_likelihood(base, ready[path_from], tokens, sampling, settings.grid)
     return TokenScores.of_alternatives(log_l, path)

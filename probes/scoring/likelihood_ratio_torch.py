@@ -122,7 +122,7 @@ def score_base_torch(
         for point, own in points.items():
             drawn_by = token_distribution_torch(own, sampling, tie)
             log_l[point] = _numpy(log_e_torch(drawn_by, null, positions.tokens, settings.numeric))
-    if path_from is None or sampling.greedy:
+    if path_from not in ready or sampling.greedy:
         return TokenScores.of_alternatives(log_l)
     path = path_log_likelihood_torch(base, ready[path_from], positions.tokens, sampling, settings.grid)
     return TokenScores.of_alternatives(log_l, _numpy(path))

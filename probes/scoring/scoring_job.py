@@ -235,7 +235,9 @@ def alternatives(
     usual = _alternatives_of_base(job, names, asking) if job.of_base else _of_adapter(job, names, asking)
     faults = [who for who in job.suspected if who not in usual and who.kind is not AlternativeKind.OTHER_ADAPTER]
     path = job.path_from
-    other = {} if path is None or path in usual else {path: Target(names[AdapterVersion(path.name)], Weights.GOLDEN)}
+    # Its accepted copy may have been replaced since by one that cannot be loaded.
+    name = None if path is None or path in usual else names.get(AdapterVersion(path.name))
+    other = {path: Target(name, Weights.GOLDEN)} if path is not None and name is not None else {}
     return usual | other | {who: _faulty(accepted, who) for who in faults}
 
 
@@ -333,7 +335,7 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         return not_scored(job.adapter, job.request_id, job.pod, job.at, answer.detail)
     greedy, axes = job.sampling.greedy, asking.tokens
     grid, top_ps = ((), ()) if greedy or job.of_base else (axes.grid, axes.top_ps)
-    grid = axes.grid if job.of_base and job.path_from is not None and not greedy else grid
+    grid = axes.grid if job.of_base and tokens.path_log_lik.size else grid
     no_ranks = greedy or job.of_base
     return TrafficScore(
         adapter=job.adapter,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from detectors.evidence.alternative import Alternative, AlternativeKind, rounded, without
+from detectors.evidence.alternative import BASE, Alternative, AlternativeKind, other_adapter, rounded, without
 from detectors.traffic_records import TrafficScore
 from probes.errors import ProbeError
 from probes.runner import Breakable, Weights
@@ -33,7 +33,7 @@ from probes.scoring.scoring_job import ScoringJob
 LOOKS = 16
 # Scored against afterwards, as many as the passes that a response has by default.
 LEADING = 2
-# Responses of a base by which its path is chosen.
+# Responses of a base after which its path is chosen, by these and those before.
 CHOOSING = 4
 # Responses after which a suspicion ends that no verdict renews.
 LASTING = 64
@@ -55,7 +55,8 @@ class Suspicion:
 
     looked: responses that were scored against all of them; gains: nats by which each explained these
     left: responses until it ends
-    others: adapter -> nats by which it explained responses of the base, each as it was drawn
+    others: adapter, or half of the way to it -> nats by which it explained responses of the base, each as it was drawn,
+    those before the suspicion included; compared: responses since then
     path_from: of a base the adapter that answers for it if any does, once and for all after ``CHOOSING`` responses:
     from it the likelihood along the path is recorded, by which detectors/traffic/path_recovery.py ends the incident
     """
@@ -66,6 +67,7 @@ class Suspicion:
     gains: tuple[float, ...] = ()
     left: int = LASTING
     others: Mapping[Alternative, float] = field(default_factory=dict)
+    compared: int = 0
     path_from: Alternative | None = None
 
     def wanted(self, n: int) -> list[tuple[Alternative, ...]]:
@@ -89,12 +91,13 @@ class Suspicion:
         return replace(older, looked=self.looked + 1, gains=tuple(gains.tolist()))
 
     def _with_others(self, log_l: Mapping[Alternative, float]) -> Suspicion:
-        adapters = [who for who in log_l if who.kind is AlternativeKind.OTHER_ADAPTER]
-        if not self.of_base or self.path_from is not None or not adapters:
+        gains = _gains_of_adapters(log_l)
+        if not self.of_base or self.path_from is not None or not gains:
             return self
-        others = dict(self.others) | {who: self.others.get(who, 0.0) + float(_mixed(log_l[who])) for who in adapters}
-        chosen = max(others, key=others.__getitem__) if self.looked + 1 >= CHOOSING else None
-        return replace(self, others=others, path_from=chosen)
+        others = dict(self.others) | {who: self.others.get(who, 0.0) + gain for who, gain in gains.items()}
+        compared = self.compared + 1
+        chosen = other_adapter(max(others, key=others.__getitem__).name) if compared >= CHOOSING else None
+        return replace(self, others=others, compared=compared, path_from=chosen)
 
     @property
     def _leading(self) -> tuple[Alternative, ...]:
@@ -105,16 +108,26 @@ class Suspicion:
 @dataclass(slots=True)
 class Suspicions:
     """Of the adapters of one base. held: adapter -> its suspicion; a restart loses them, and the next verdict asks for
-    them again"""
+    them again
+
+    others: as of ``Suspicion``, since each was last at 0 or below: of a weak fault a few responses do not tell which
+    adapter it is, and those that made the base suspect do
+    """
 
     held: dict[str, Suspicion] = field(default_factory=dict)
+    others: dict[Alternative, float] = field(default_factory=dict)
 
     def begin(self, adapter: str, candidates: Callable[[], Sequence[Alternative]], of_base: bool = False) -> None:
-        """No more than ``MEMBERS`` at a time; one that is suspect already goes on from where it is."""
+        """No more than ``MEMBERS`` adapters at a time, and the base; one that is suspect already goes on from where it
+        is."""
         if adapter in self.held:
             self.held[adapter] = replace(self.held[adapter], left=LASTING)
-        elif len(self.held) < MEMBERS and (faults := tuple(candidates())):
-            self.held[adapter] = Suspicion(faults, of_base)
+        elif (of_base or self._members < MEMBERS) and (faults := tuple(candidates())):
+            self.held[adapter] = Suspicion(faults, of_base, others=dict(self.others) if of_base else {})
+
+    @property
+    def _members(self) -> int:
+        return sum(not own.of_base for own in self.held.values())
 
     def applied_to(self, jobs: Sequence[ScoringJob]) -> list[ScoringJob]:
         """Each with what it suspects, in their order."""
@@ -124,9 +137,18 @@ class Suspicions:
 
     def learn(self, scores: Iterable[TrafficScore]) -> None:
         for score in scores:
+            if BASE not in score.alternatives:  # a response of the base
+                gains = _gains_of_adapters(dict(zip(score.alternatives, score.log_l.tolist(), strict=True)))
+                self.others |= {who: max(self.others.get(who, 0.0) + gain, 0.0) for who, gain in gains.items()}
             if score.tokens and score.adapter in self.held:
                 self.held[score.adapter] = self.held[score.adapter].after(score)
         self.held = {adapter: own for adapter, own in self.held.items() if own.left > 0}
+
+
+def _gains_of_adapters(log_l: Mapping[Alternative, float]) -> dict[Alternative, float]:
+    """Nats by which adapters, and half of the way to each, explain one response of the base."""
+    kinds = (AlternativeKind.OTHER_ADAPTER, AlternativeKind.INTERPOLATION)
+    return {who: float(_mixed(own)) for who, own in log_l.items() if who.kind in kinds and math.isfinite(own)}
 
 
 def _mixed(log_l: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from detectors.canaries.mode_gap import (
+    base_mode_scores,
     beginning,
     faulty_mode,
     floors_known,
@@ -21,7 +22,8 @@ from detectors.canaries.mode_gap import (
 )
 from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances
-from detectors.records import Comparison, Measurement, Mode, Round, Summary
+from detectors.evidence.e_detector import count_factors
+from detectors.records import BaseRound, Comparison, Measurement, Mode, Round, Summary
 from tests.detectors.synthetic import answers, make_round, measurement, prepared, reference, summarise
 
 T = Tolerances()
@@ -160,3 +162,22 @@ def test_what_was_written_up_to_where_the_adapter_does_nothing_yet_has_a_distanc
         answer = measured_in_modes(Comparison("router", part, 1, served(fault, positions=1), base, 0.0), whole)
         assert not answer.finite and math.isnan(answer.retention), "no diagnosis rests on it"
         assert answer.mode_shift == pytest.approx(0.0, abs=1e-6) if shift == 0.0 else answer.mode_shift > 0
+
+
+def test_repeated_draws_of_one_canary_do_not_meet_in_the_few_draws_of_another_member() -> None:
+    """At the edge of the null of a base: one of two members is apart outright and has few draws, of the other one
+    canary in twenty is, and it has more. No bet gains on average, over which canaries are drawn."""
+    rng, pool = np.random.default_rng(0), 20
+    of_pool = [cell(float(i == 0), (WRITTEN,), i) for i in range(pool)]
+    broken = replace(make_round("router"), cells=tuple(cell(1.0, (WRITTEN,), i) for i in range(4)))
+    round, ones = make_round("extractor"), []
+    for number in range(3000):
+        times = np.bincount(rng.integers(pool, size=12), minlength=pool)
+        drawn = [
+            replace(of_pool[i], comparison=replace(of_pool[i].comparison, draws=int(times[i])))
+            for i in rng.permutation(np.flatnonzero(times))
+        ]
+        member = replace(round, number=number, cells=tuple(drawn))
+        ones.append(int(base_mode_scores(BaseRound("smol", number, 0.0, (broken, member)), T)[WRITTEN].sum()))
+    factors = count_factors(np.array(ones), 4, T.share)[:, 2:]
+    assert (factors.mean(axis=0) <= 1.0 + 4.0 * factors.std(axis=0) / math.sqrt(len(ones))).all()

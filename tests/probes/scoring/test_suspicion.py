@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from detectors.evidence.alternative import Alternative, rounded, without
+from detectors.evidence.alternative import Alternative, interpolation, other_adapter, rounded, without
 from detectors.records import Fault, FaultKind
 from detectors.traffic_records import ScoringMode, TrafficScore
 from probes.runner import Weights
 from probes.scoring.likelihood_ratio_reference import log_e_of_all, null_of
 from probes.scoring.scoring_job import AdapterVersion, ScoringJob, ScoringOptions, alternatives, traffic_score
-from probes.scoring.suspicion import LASTING, LEADING, LOOKS, Suspicions, candidates, coarse
+from probes.scoring.suspicion import CHOOSING, LASTING, LEADING, LOOKS, Suspicions, candidates, coarse
 from probes.scoring.token_distribution import SamplingParameters, token_distribution
 from probes.scoring.token_scores import Settings
 from tests.probes.worlds import never, opened
@@ -68,6 +68,8 @@ def test_no_more_than_three_adapters_are_suspect_at_a_time() -> None:
     for name in "abcde":
         suspicions.begin(name, lambda: FAULTS)
     assert list(suspicions.held) == ["a", "b", "c"]
+    suspicions.begin("base-v1", lambda: FAULTS[2:], of_base=True)
+    assert "base-v1" in suspicions.held, "without its path an incident of its requests would end while the fault lasts"
 
 
 def test_kinds_of_modules_and_quarters_of_layers_stand_for_the_blocks() -> None:
@@ -123,3 +125,46 @@ def test_a_response_that_was_not_scored_against_all_teaches_nothing(n: int) -> N
     suspicions.begin("alpha", lambda: FAULTS)
     suspicions.learn([score({without("other"): 50.0})] * n)
     assert suspicions.held["alpha"].looked == 0 and suspicions.held["alpha"].left == LASTING - n
+
+
+def test_which_adapter_answers_for_the_base_is_known_also_where_no_rounding_of_it_can_be_played() -> None:
+    suspicions, alpha, beta = Suspicions(), other_adapter("alpha"), other_adapter("beta")
+    suspicions.begin("base-v1", lambda: (rounded("4/32"),), of_base=True)
+    suspicions.learn([score({alpha: -0.5, beta: 0.5}, "base-v1")] * (CHOOSING - 1))
+    assert suspicions.held["base-v1"].path_from is None
+    suspicions.learn([score({alpha: -0.5, beta: 0.5}, "base-v1")])
+    assert suspicions.held["base-v1"].path_from == beta
+
+
+def test_an_adapter_that_answers_no_more_has_no_path_and_costs_nothing_else() -> None:
+    """As where the copy that was accepted since cannot be loaded."""
+    runner, asking = opened(), ScoringOptions()
+    prompt = runner.encode_chat([{"role": "user", "content": "My parcel is late"}])
+    one = replace(job(adapter="base-v1"), prompt=prompt, output=tuple(b"Sorry"), of_base=True)
+    gone = replace(one, suspected=(other_adapter("removed"),))
+    names = {AdapterVersion(name): name for name in ("alpha", "beta", "gamma")}
+    assert alternatives(gone, names, asking) == alternatives(one, names, asking)
+    plain, (answer,) = runner.score([one], never, asking), runner.score([gone], never, asking)
+    scored = traffic_score(answer, asking)
+    assert scored.path.size == 0 and scored.path_log_lik.size == 0
+    assert (scored.log_l == traffic_score(plain[0], asking).log_l).all()
+
+
+def test_of_a_weak_fault_the_responses_that_made_the_base_suspect_say_which_adapter_answers_for_it() -> None:
+    suspicions, alpha, beta = Suspicions(), other_adapter("alpha"), other_adapter("beta")
+    weak = {alpha: -0.4, interpolation(0.5, "alpha"): 0.4, beta: -1.0, interpolation(0.5, "beta"): -0.6}
+    unlucky = weak | {alpha: -1.0, interpolation(0.5, "alpha"): -0.2, beta: 0.5}
+    suspicions.learn([score(weak, "base-v1")] * 40)
+    suspicions.begin("base-v1", lambda: (rounded("4/32"),), of_base=True)
+    suspicions.learn([score(unlucky, "base-v1")] * CHOOSING)
+    assert suspicions.held["base-v1"].path_from == alpha
+
+
+def test_what_an_adapter_explained_before_it_explained_nothing_any_more_does_not_count() -> None:
+    suspicions, alpha, beta = Suspicions(), other_adapter("alpha"), other_adapter("beta")
+    suspicions.learn([score({alpha: 2.0, beta: -2.0}, "base-v1")] * 5)
+    suspicions.learn([score({alpha: -3.0, beta: -2.0}, "base-v1")] * 100)
+    suspicions.learn([score({alpha: -3.0, beta: 1.0}, "base-v1")] * 5)
+    suspicions.begin("base-v1", lambda: (rounded("4/32"),), of_base=True)
+    suspicions.learn([score({alpha: -3.0, beta: 1.0}, "base-v1")] * CHOOSING)
+    assert suspicions.held["base-v1"].path_from == beta
