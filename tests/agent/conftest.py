@@ -15,9 +15,16 @@ import pytest
 
 from agent.store import client as store
 from agent.store import migrations
+from agent.terminal.console import console
 from tests.clickhouse_http import ClickHouseServer
 
 _numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def console_of_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command with --json sends what is for people to standard error until its process ends."""
+    monkeypatch.setattr(console, "stderr", False)
 
 
 @pytest.fixture(scope="module")

@@ -198,10 +198,11 @@ def test_a_fault_of_the_files_is_told_from_one_of_the_engine_and_pages_only_wher
     (page,) = pages(beside)
     assert page.verdict.subject == "alpha" and page.details["canaries answered by"] == page.verdict.answered_by
 
-    for _ in range(3):  # which of its rounds a response is scored in depends on the machine
+    for _ in range(20):  # in which of its rounds a response is scored depends on the machine
+        if len(pages(beside)) > 1:
+            break
         serve(beside, "beta", None)
         beside.turn_round()
-    beside.turn_until(lambda: len(pages(beside)) > 1)
     by_responses = pages(beside)[-1]
     assert (by_responses.verdict.subject, by_responses.verdict.share_of) == ("beta", ShareOf.RESPONSES)
     assert on_call_text.ENGINE_CANARIES_HEALTHY in by_responses.details["seen"]
