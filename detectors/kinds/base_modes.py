@@ -5,31 +5,13 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from detectors.canaries.mode_gap import base_mode_scores
-from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.kinds import serving_modes
-from detectors.records import BaseRound, Evidence, Mode, SubjectKind
+from detectors.records import BaseRound, Evidence, SubjectKind
 
+Config = serving_modes.Config
 State = serving_modes.State
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """tolerances: what is promised to the user; bets: number of processes in the mixture (e_detector.py)"""
-
-    tolerances: Tolerances = field(default_factory=Tolerances)
-    bets: int = 8
-
-    @property
-    def streams_per_adapter(self) -> int:
-        return len(Mode)
-
-    @property
-    def of_engines_alone(self) -> bool:
-        return True
 
 
 class Detector:
@@ -58,7 +40,7 @@ class Detector:
         scores = base_mode_scores(record, tolerances)
         rows = {(base, mode): own for mode, own in scores.items()}
         self.state.processes.advance(rows, tolerances.share, self.config.bets, record.at)
-        streams = self._streams(base)
+        streams = self.state.streams(base)
         return tuple(
             Evidence(
                 subject_kind=self.about,
@@ -75,14 +57,7 @@ class Detector:
         )
 
     def onset(self, subject: str) -> OnsetEstimate | None:
-        """By the mode with the most evidence."""
-        streams = self._streams(subject)
-        levels = self.state.processes.levels(streams)
-        return self.state.processes.onset(max(streams, key=levels.__getitem__)) if streams else None
+        return self.state.onset(subject)
 
     def restart(self, subject: str) -> None:
-        for stream in self._streams(subject):
-            self.state.processes.restart(stream)
-
-    def _streams(self, subject: str) -> list[serving_modes.ModeStream]:
-        return [stream for mode in Mode if (stream := (subject, mode)) in self.state.processes.index]
+        self.state.restart(subject)

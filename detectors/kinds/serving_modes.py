@@ -15,7 +15,7 @@ from detectors.canaries.tolerance import Tolerances, blocked_by
 from detectors.evidence.e_process_bank import EProcessBank, OnsetEstimate
 from detectors.records import BaseRound, Bools, Evidence, Mode, Round, SubjectKind
 
-# Adapter and mode.
+# Subject and mode.
 ModeStream = tuple[str, Mode]
 
 
@@ -37,11 +37,26 @@ class Config:
 
 @dataclass(slots=True)
 class State:
-    """processes: M of each adapter and mode"""
+    """processes: M of each subject and mode"""
 
     layout: ClassVar[int] = 1
 
     processes: EProcessBank[ModeStream] = field(default_factory=EProcessBank)
+
+    def streams(self, subject: str) -> list[ModeStream]:
+        """Its modes that were had in some round."""
+        return [stream for mode in Mode if (stream := (subject, mode)) in self.processes.index]
+
+    def onset(self, subject: str) -> OnsetEstimate | None:
+        """By the mode with the most evidence."""
+        streams = self.streams(subject)
+        levels = self.processes.levels(streams)
+        return self.processes.onset(max(streams, key=levels.__getitem__)) if streams else None
+
+    def restart(self, subject: str) -> None:
+        """All of its modes begin from nothing."""
+        for stream in self.streams(subject):
+            self.processes.restart(stream)
 
     def part(self, wanted: Callable[[str], bool]) -> State:
         return State(self.processes.part(lambda stream: wanted(stream[0])))
@@ -89,20 +104,13 @@ class Detector:
         return tuple(level for member in record.members for level in self._levels(member, record))
 
     def onset(self, subject: str) -> OnsetEstimate | None:
-        """By the mode with the most evidence."""
-        streams = self._streams(subject)
-        levels = self.state.processes.levels(streams)
-        return self.state.processes.onset(max(streams, key=levels.__getitem__)) if streams else None
+        return self.state.onset(subject)
 
     def restart(self, subject: str) -> None:
-        for stream in self._streams(subject):
-            self.state.processes.restart(stream)
-
-    def _streams(self, subject: str) -> list[ModeStream]:
-        return [stream for mode in Mode if (stream := (subject, mode)) in self.state.processes.index]
+        self.state.restart(subject)
 
     def _levels(self, member: Round, record: BaseRound) -> list[Evidence]:
-        streams = self._streams(member.adapter)
+        streams = self.state.streams(member.adapter)
         levels = self.state.processes.levels(streams)
         return [
             Evidence(
