@@ -27,7 +27,7 @@ from benchmarks.traffic import (
     texts,
     unexplained,
 )
-from benchmarks.traffic.observed import Observed, observe
+from benchmarks.traffic.observed import Exact, Observed, observe
 from benchmarks.traffic.served import SEED, WITHOUT, WRITERS, Cell, jobs, open_runner
 from detectors.evidence.alternative import FOUR_BITS, HALF_STRENGTH
 from detectors.evidence.profile_likelihood import most_likely
@@ -45,6 +45,8 @@ OTHERS = (
 # Blocks of the first adapter that an engine may lose.
 BLOCKS = ("mlp", "attention", "v_proj")
 ALL = ScoringOptions(copies=COPIES, passes=None)
+# All that a response may be scored against by default.
+DEFAULT = ScoringOptions(passes=None)
 HALVES = ScoringOptions(copies=(HALF_STRENGTH,), others=False, passes=None)
 QUANTISED = ScoringOptions(copies=(FOUR_BITS,), others=False, passes=None)
 BARE = ScoringOptions(copies=(), others=False, passes=0)
@@ -69,13 +71,21 @@ class World:
     def plain(self) -> dict[tuple[str, str], Observed]:
         """Temperature 1, nothing cut off: every writer under every adapter's name."""
         cells = [Cell(name, writer, PLAIN, self.count) for name in self.adapters for writer in WRITERS]
-        return {(cell.adapter, cell.writer): self._observed(cell, ALL, cell.writer == "healthy") for cell in cells}
+        return {(cell.adapter, cell.writer): self._observed(cell, ALL, _means_of_the_healthy(cell)) for cell in cells}
 
     @cached_property
     def faulty(self) -> list[Observed]:
         """Every fault under every adapter's name, few responses: their growth is an exact sum at each position."""
-        cells = [Cell(name, writer, PLAIN, self.small) for name in self.adapters for writer in WRITERS[1:]]
-        return [self._observed(cell, ALL, False) for cell in cells]
+        return [self._observed(cell, ALL, Exact.GROWTH) for cell in self._faulty]
+
+    @property
+    def faulty_by_default(self) -> Iterator[Observed]:
+        """The same responses, against what they may be scored against by default, and no more."""
+        return (self._observed(cell, DEFAULT, Exact.NOTHING) for cell in self._faulty)
+
+    @property
+    def _faulty(self) -> list[Cell]:
+        return [Cell(name, writer, PLAIN, self.small) for name in self.adapters for writer in WRITERS[1:]]
 
     @cached_property
     def sampled(self) -> list[Observed]:
@@ -86,12 +96,12 @@ class World:
             for sampling in OTHERS
             for writer in ("healthy", "base")
         ]
-        return [self._observed(cell, BARE, True) for cell in cells]
+        return [self._observed(cell, BARE, Exact.MEANS) for cell in cells]
 
     @cached_property
     def drifting(self) -> list[Observed]:
         """Prompts from elsewhere under each adapter's name."""
-        return [self._observed(cell, BARE, True) for cell in self._drifting]
+        return [self._observed(cell, BARE, Exact.MEANS) for cell in self._drifting]
 
     @property
     def _drifting(self) -> list[Cell]:
@@ -107,23 +117,27 @@ class World:
             for name in self.adapters
             for key, sampling in wanted.items()
         }
-        return {key: self._observed(cell, BARE, False) for key, cell in cells.items()}
+        return {key: self._observed(cell, BARE, Exact.GROWTH) for key, cell in cells.items()}
 
     @cached_property
     def engine(self) -> list[Observed]:
         """The first adapter under faults of the engine alone: a base in 4 bits, and one of its blocks lost."""
         writers = {"4 bits": QUANTISED} | {f"{WITHOUT}{block}": BARE for block in BLOCKS}
         cells = {Cell(ADAPTERS[0], writer, PLAIN, self.small): asking for writer, asking in writers.items()}
-        return [self._observed(cell, asking, False) for cell, asking in cells.items()]
+        return [self._observed(cell, asking, Exact.GROWTH) for cell, asking in cells.items()]
 
     def few(self, writer: str) -> peers.Pool:
         """A few prompts that come again and again."""
         cell = Cell(ADAPTERS[0], writer, PLAIN, self.count, "few")
-        return peers.pool(self._observed(cell, HALVES, False), jobs(self.runner, cell))
+        return peers.pool(self._observed(cell, HALVES, Exact.GROWTH), jobs(self.runner, cell))
 
-    def _observed(self, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
+    def _observed(self, cell: Cell, asking: ScoringOptions, exact: Exact) -> Observed:
         console.print(f"  {cell.name}")
         return observe(self.runner, cell, asking, exact)
+
+
+def _means_of_the_healthy(cell: Cell) -> Exact:
+    return Exact.MEANS if cell.writer == "healthy" else Exact.GROWTH
 
 
 def main() -> None:
@@ -150,7 +164,7 @@ def _figures(world: World, wanted: list[str] | None) -> list[Figure]:
         "prefixes": lambda world: prefixes.figures(world.quick),
         "retention": _retention,
         "texts": lambda world: texts.figures(world.runner, world.healthy),
-        "onset": lambda world: onset.figures(world.faulty),
+        "onset": lambda world: onset.figures(world.faulty_by_default),
         "base": lambda world: base_requests.figures(world.runner, world.quick),
         "speed": lambda world: scoring_speed.figures(world.runner, world.quick),
     }

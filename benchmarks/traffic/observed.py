@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -40,16 +41,25 @@ Bet = Alternative | str
 FORMULAS = (likelihood_axes, likelihood_ratio_torch, shared_prefix, token_distribution, token_scores)
 
 
+class Exact(IntEnum):
+    """What is computed beside L of the tokens that were written, as sums over the vocabulary; each takes what is before
+    it, too."""
+
+    NOTHING = 0
+    GROWTH = 1  # KL, and of a fault the growth of every bet and the ranks
+    MEANS = 2  # the mean of L under the null, which costs as much again
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Observed:
     """One cell. lengths: (R,) tokens of each response; tokens: all of them in a row
 
     kl: alternative or sampler -> mean KL(alternative || golden) in nats a token at these positions, at temperature
-    1 without truncation
-    mean_e: alternative or sampler -> (N,) exact mean of L, the largest over the golden distribution and its two edges
+    1 without truncation; mean_e: alternative or sampler -> (N,) exact mean of L, the largest over the golden
+    distribution and its two edges; both empty where ``Exact`` did not ask for them
     outputs: (R, d) embeddings of the responses
     growth: alternative or sampler -> (N,) exact mean of ln L under who wrote them, by the sampler in force; empty where
-    that is not a fault, or no golden copy's answer
+    that is not a fault, or no golden copy's answer, or not asked for
     ranks_written: (B, N) exact chance of each bin for the rank of a token, under who wrote it; empty likewise
     """
 
@@ -76,11 +86,10 @@ class Observed:
         return np.split(values, self.lengths.cumsum()[:-1])
 
 
-def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: bool) -> Observed:
-    """As kept from an earlier run of the same code on the same responses. exact: the means of L too, which costs as
-    much again."""
+def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: Exact) -> Observed:
+    """As kept from an earlier run of the same code on the same responses."""
     voices = _voices(runner, cell, asking)
-    file = kept_file(runner, cell, repr((asking.tokens, voices, exact, WINDOW)), FORMULAS)
+    file = kept_file(runner, cell, repr((asking.tokens, voices, exact.name, WINDOW)), FORMULAS)
     if not file.exists():
         with lost_block(runner.loaded.golden_model(), cell):
             computed = _observed(runner, cell, asking, voices, exact)
@@ -102,7 +111,7 @@ def _voices(runner: Runner, cell: Cell, asking: ScoringOptions) -> dict[ScoredBy
 
 
 def _observed(
-    runner: Runner, cell: Cell, asking: ScoringOptions, voices: Mapping[ScoredBy, Target], exact: bool
+    runner: Runner, cell: Cell, asking: ScoringOptions, voices: Mapping[ScoredBy, Target], exact: Exact
 ) -> Observed:
     responses = jobs(runner, cell)
     with torch.inference_mode():
@@ -120,10 +129,11 @@ def _observed(
                     for n, t in voices.items()
                 }
                 pieces.append(_scored(job, logits, here, asking))
-                _add(kl, _kl(logits, asking))
-                if exact:
+                if exact >= Exact.GROWTH:
+                    _add(kl, _kl(logits, asking))
+                if exact >= Exact.MEANS:
                     _add(mean_e, _means(logits, cell.sampling, asking))
-                if cell.faulty and cell.written_by in voices:
+                if exact >= Exact.GROWTH and cell.faulty and cell.written_by in voices:
                     _add(growth, _growth(logits, cell, asking))
                     ranks_written.append(_ranks_written(logits, cell, asking))
     lengths = np.array([len(job.output) for job in responses], dtype=np.int64)

@@ -9,7 +9,7 @@ real model have none; that the interval holds at the edge of its null is tested
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -42,8 +42,8 @@ class _Played(NamedTuple):
     n: int
 
 
-def figures(cells: Sequence[Observed]) -> Iterator[Figure]:
-    """cells: of faults, each with all alternatives"""
+def figures(cells: Iterable[Observed]) -> Iterator[Figure]:
+    """cells: of faults, each with all alternatives that are drawn by default"""
     for observed in cells:
         cell = observed.cell
         played = [_played(observed, run) for run in range(RUNS)]
