@@ -210,7 +210,8 @@ BY_CANARIES = {
         action="switch off, one at a time, chunked prefill and prefix caching in the engine's arguments; after each "
         "run gapwatch probe {adapter_argument}",
     ),
-    # bad, total: canaries; pods: names of the faulty replicas; their_fault, their_action: the text of those canaries
+    # bad, total: canaries, or single answers to them; pods: names of the faulty replicas; their_fault, their_action: of
+    # the bad ones
     (Cause.ONE_REPLICA, "by pod"): Text(
         explanation="the fault is on {pods} only, the other replicas of {adapter} answer as accepted; on {pods}, "
         "{their_fault}",
@@ -219,6 +220,12 @@ BY_CANARIES = {
     (Cause.ONE_REPLICA, "by canaries"): Text(
         explanation="{bad} of {total} canaries are answered wrongly and the others as accepted, so one of several "
         "replicas is at fault; in the wrong answers, {their_fault}",
+        action="send the same request to each pod by itself (kubectl get pods -o wide) and take the faulty one out of "
+        "rotation; {their_action}",
+    ),
+    (Cause.ONE_REPLICA, "by answers"): Text(
+        explanation="{bad} of {total} answers to canaries are wrong, and to most of these canaries another answer is "
+        "as accepted, so one of several replicas is at fault; in the wrong answers, {their_fault}",
         action="send the same request to each pod by itself (kubectl get pods -o wide) and take the faulty one out of "
         "rotation; {their_action}",
     ),

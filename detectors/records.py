@@ -577,6 +577,8 @@ class Verdict:
     explanation: what was observed; action: the first thing to do
     answered_by: who answered its canaries, as of its Round; files: beside them, where that was a serving engine
     reopenings: of the incident that is open or was just ended: alarms in a row within a day of the end before
+    path_from: of requests that name the base: the adapter from which the path leads along which its responses tell
+    whether a fault is over; "" while none is known
     """
 
     subject_kind: SubjectKind
@@ -610,6 +612,7 @@ class Verdict:
     answered_by: str = ""
     files: FilesCheck = FilesCheck()
     reopenings: int = 0
+    path_from: str = ""
 
     @property
     def is_of_engine(self) -> bool:

@@ -55,7 +55,8 @@ class TrafficScore:
     "what wrote this keeps the tolerated share of the adapter", slack off
     samplers: (S,) names of other samplers than the request's; log_sampler: (S,) ln of their e-values
     path: (G,) shares on the interpolation path from base (0) to adapter (1), of a response of the base from the adapter
-    that is suspected (0) to the base (1), () while none is; path_log_lik: (G,) ln likelihood there
+    that is suspected (0) to the base (1), () while none is; path_log_lik: (G,) ln likelihood there; path_from: of a
+    response of the base that adapter, "" where there is no path, and in rows of earlier versions
     temperatures, top_ps: samplers that might be in force; *_log_lik: (G,) ln likelihood there, all else as requested
     ranks: (tokens,) randomised rank of each token in the golden distribution, in [0, 1]; uniform under the null
     ranks_weaker, ranks_stronger: (B,) how many of the tokens have a rank in each of so many equal parts of [0, 1], on
@@ -88,6 +89,7 @@ class TrafficScore:
     temperature: float = float("nan")
     top_p: float = float("nan")
     detail: str = ""
+    path_from: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -125,6 +125,7 @@ def traffic_score(row: Row) -> TrafficScore:
         samplers=tuple(samplers),
         log_sampler=_floats(list(samplers.values())),
         rank_toll=row.get("rank_toll", 0.0),
+        path_from=row.get("path_from", ""),
         **axes,
     )
 

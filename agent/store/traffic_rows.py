@@ -128,7 +128,7 @@ def score_row(score: TrafficScore, of: TrafficRound) -> Row:
         "log_sampler": dict(zip(score.samplers, score.log_sampler.astype(float).tolist(), strict=True)),
         "judged_at": when(of.at),
         **fields_of(score, AXES),
-        **fields_of(score, ("adapter", "pod", "request_id", "tokens", "detail")),
+        **fields_of(score, ("adapter", "pod", "request_id", "tokens", "detail", "path_from")),
         **{name: float(getattr(score, name)) for name in ("rank_toll", "temperature", "top_p")},
     }
 

@@ -106,7 +106,7 @@ class ResponseScorer:
         if self.options is None:
             return
         self._note(batch)
-        self.scores += [not_scored(i.adapter, i.request_id, i.pod, i.at, why) for i in batch]
+        self._add([not_scored(i.adapter, i.request_id, i.pod, i.at, why) for i in batch])
 
     def process(self, batch: Sequence[Interaction], goldens: InForce, stop: Stop) -> list[Interaction]:
         """Score and embed; back come those that were not looked at because ``stop()`` turned true."""
@@ -138,24 +138,27 @@ class ResponseScorer:
         try:
             answers = runner.score(self.suspicions.applied_to(jobs), stop, options)
         except Exception as error:  # whatever it is: silence would read as a night without traffic
-            log.warning("scoring_failed", error=type(error).__name__)
+            log.warning("scoring_failed", error=type(error).__name__, suspicions_ended=self.suspicions.end(jobs))
             self.not_scored(scorable, str(error) if isinstance(error, ProbeError) else FAILED)
             return []
-        scores = [traffic_score(answer, options) for answer in answers]
-        self.scores += scores
-        self.suspicions.learn(scores)
+        self._add([traffic_score(answer, options) for answer in answers])
         done, untouched = scorable[: len(answers)], scorable[len(answers) :]
         self._note(done)
         vectors = [(answer.prompt, answer.output) for answer in answers]
         self.embeddings += [e for e in _both_sides(done, vectors) if e.adapter != self.base]
         return untouched
 
+    def _add(self, scores: Sequence[TrafficScore]) -> None:
+        self.scores += scores
+        self.suspicions.learn(scores)
+
     def _suspect(self) -> None:
         """Take up what was judged since."""
         while not self._verdicts.empty():
             verdict = self._verdicts.get()
             of_base = verdict.subject_kind is SubjectKind.BASE_REQUESTS
-            self.suspicions.begin(verdict.subject, partial(candidates, self.runner, verdict.subject, of_base), of_base)
+            faults = partial(candidates, self.runner, verdict.subject, of_base)
+            self.suspicions.begin(verdict.subject, faults, of_base, verdict.path_from)
 
     def _embed(self, batch: Sequence[Interaction], stop: Stop) -> list[Interaction]:
         of_adapters = [interaction for interaction in batch if interaction.adapter != self.base]

@@ -70,14 +70,15 @@ class ModeGap:
 class FaultyReplicas:
     """Some replicas answer as accepted, and others do not.
 
-    bad, total: canaries; pods: names of the bad replicas, empty where replicas have no names
-    diagnosis: of the bad canaries alone
+    bad, total: canaries, or, with ``in_modes``, single answers to them: in a mode a canary has several
+    pods: names of the bad replicas, empty where replicas have no names; diagnosis: of the bad ones alone
     """
 
     bad: int
     total: int
     pods: tuple[str, ...]
     diagnosis: Diagnosis
+    in_modes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,10 +256,10 @@ def _match(fits: Sequence[SignatureFit]) -> MatchedFault:
     return MatchedFault(best.kind, tuple(fit.name for fit in fits if fit.kind is best.kind), best.value, best.share)
 
 
-def _of_replicas(round: Round, groups: ReplicaGroups, of_bad: Diagnosis) -> Diagnosis:
+def _of_replicas(round: Round, groups: ReplicaGroups, of_bad: Diagnosis, in_modes: bool = False) -> Diagnosis:
     """Whose answers they are goes before where they come from: another tenant's, from one engine, are its own fault."""
     total = len(groups.good) + len(groups.bad)
-    replicas = FaultyReplicas(len(groups.bad), total, groups.pods, of_bad)
+    replicas = FaultyReplicas(len(groups.bad), total, groups.pods, of_bad, in_modes)
     if of_bad.cause is Cause.WRONG_ADAPTER and round.answered_by not in ("", THE_FILES):
         return replace(of_bad, replicas=replicas)
     return Diagnosis(Cause.ONE_REPLICA, round.adapter, round.identity, replicas=replicas)
@@ -302,7 +302,8 @@ def _of_modes(round: Round, tolerances: Tolerances) -> Diagnosis | None:
     if mode is Mode.WARM:
         return _of_cache(round, in_mode, tolerances)
     if mode is Mode.WRITTEN and (groups := _of_some_requests(cells, tolerances)):
-        return _of_replicas(round, groups, _of_one_endpoint(replace(round, measurements=groups.bad), tolerances))
+        of_bad = _of_one_endpoint(replace(round, measurements=groups.bad), tolerances)
+        return _of_replicas(round, groups, of_bad, in_modes=True)
     return Diagnosis(
         Cause.SERVING_PATH,
         round.adapter,

@@ -13,7 +13,14 @@ from typing import Any
 
 from detectors import on_call_text as text
 from detectors.diagnosis.name_encoding import is_earlier_version
-from detectors.diagnosis.record import BaseDiagnosis, Diagnosis, MatchedFault, MovedBase, ResponseDiagnosis
+from detectors.diagnosis.record import (
+    BaseDiagnosis,
+    Diagnosis,
+    FaultyReplicas,
+    MatchedFault,
+    MovedBase,
+    ResponseDiagnosis,
+)
 from detectors.diagnosis.signature_matching import BOTH
 from detectors.diagnosis.strength_arithmetic import slips
 from detectors.evidence.alternative import FOUR, PREVIOUS, Alternative, AlternativeKind
@@ -111,11 +118,17 @@ def canary_variant(diagnosis: Diagnosis) -> str:
         case Cause.SERVING_PATH:
             return diagnosis.mode.mode.value if diagnosis.mode else ""
         case Cause.ONE_REPLICA:
-            return "by pod" if diagnosis.replicas and diagnosis.replicas.pods else "by canaries"
+            return _variant_of_replicas(diagnosis.replicas)
         case Cause.ADAPTER_REPLACED:
             return "" if diagnosis.identity.adapter_moved else "by its source"
         case _:
             return _variant_of_match(diagnosis, diagnosis.match) if diagnosis.match else ""
+
+
+def _variant_of_replicas(replicas: FaultyReplicas | None) -> str:
+    if replicas and replicas.pods:
+        return "by pod"
+    return "by answers" if replicas and replicas.in_modes else "by canaries"
 
 
 def response_variant(diagnosis: ResponseDiagnosis) -> str:

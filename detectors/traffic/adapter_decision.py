@@ -125,7 +125,7 @@ def decide_traffic(
     counts, sampler = counted(before, responses, log_e), estimates.sampler
     good = responses.good and not _still_drawn_otherwise(before, sampler)
     explanations = explained(before, responses, log_e)
-    recovery = recovered_so_far(before, responses, good)
+    recovery = _recovered_so_far(before, responses, good)
     result = RoundResult(
         at=round.at,
         outcome=Outcome.GOOD if good else Outcome.BAD,
@@ -157,7 +157,7 @@ def _refined(step: Step, leading: Alternative | None) -> Step:
     return replace(step, reason=Reason.CAUSE_REFINED) if is_new and is_late else step
 
 
-def recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
+def _recovered_so_far(before: ResponseIncident, responses: ResponseSummary, good: bool) -> PathRecovery:
     if not before.open:
         return PathRecovery()
     return before.recovery.after_good(responses.scored, responses.path) if good else before.recovery.after_bad()

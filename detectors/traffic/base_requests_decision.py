@@ -21,7 +21,7 @@ from detectors.diagnosis.wording import words_of
 from detectors.evidence.profile_likelihood import most_likely
 from detectors.on_call_text import MAKE_SCORABLE_OF_BASE, NAME_IS_AN_ADAPTERS, NONE_SCORED
 from detectors.records import Evidence, Identity, Interval, Reason, SubjectKind, Verdict
-from detectors.traffic.adapter_decision import ResponseIncident, counted, enough, explained, measured, recovered_so_far
+from detectors.traffic.adapter_decision import ResponseIncident, counted, enough, explained, measured
 from detectors.traffic.leading_alternative import Explanations
 from detectors.traffic.path_recovery import PathLikelihood, PathRecovery
 from detectors.traffic.response_summary import ResponseSummary
@@ -59,7 +59,7 @@ def decide_base_requests(
     log_e = max((e.log_e for e in evidence if e.pages), default=0.0)
     counts = counted(before, responses, log_e)
     outcome = Outcome.GOOD if responses.good else Outcome.BAD
-    recovery = recovered_so_far(before, responses, responses.good)
+    recovery = _recovered_so_far(before, responses, round.adapters)
     result = RoundResult(
         at=round.at,
         outcome=outcome,
@@ -74,11 +74,12 @@ def decide_base_requests(
         step = step.with_cause(words_of(diagnose_base_requests(round.base, counts, explanations.leading)))
     path = _path(before, responses, log_e)
     if step.reason is Reason.ALARM or (before.open and recovery.left is None and path.n >= LEAST_WITH_PATH):
-        recovery, path = PathRecovery.since(_left(path)), PathLikelihood()
+        recovery, path = PathRecovery.since(_left(path), path.path_from), PathLikelihood()
     if step.reason is Reason.RESOLVED:
         counts, explanations, recovery = ResponseCounts(), Explanations(), PathRecovery()
     after = ResponseIncident(step.after, counts, recovery=recovery, explanations=explanations, path=path)
-    return measured(blank, step, responses), after
+    path_from = after.recovery.path_from or after.path.path_from
+    return replace(measured(blank, step, responses), path_from=path_from), after
 
 
 def _blank(round: TrafficRound, evidence: Sequence[Evidence], rules: Rules) -> Verdict:
@@ -100,15 +101,26 @@ def _ended_by_name(
     return report(_blank(round, evidence, rules), step, words), ResponseIncident(after)
 
 
+def _recovered_so_far(before: ResponseIncident, responses: ResponseSummary, adapters: Sequence[str]) -> PathRecovery:
+    """Until responses are scored along the path again, as after a restart, they say nothing of the end; those of an
+    adapter that the base has no longer are not waited for."""
+    if not (before.open and responses.good):
+        return before.recovery.after_bad() if before.open else PathRecovery()
+    known = before.recovery.path_from
+    if known and known not in adapters:
+        return before.recovery.after_good(responses.scored, PathLikelihood())
+    return before.recovery.after_good(responses.scored, responses.path, responses.sampled - responses.path.n)
+
+
 def _path(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> PathLikelihood:
     """Of the responses since there was evidence; while an incident is open, of those of bad rounds, until they have
-    said how much of the base is left. From another grid on of those on that."""
+    said how much of the base is left. From another path or grid on of those on that."""
     if before.open and (responses.good or before.recovery.left is not None):
         return before.path
     if not before.open and log_e <= 0.0:
         return PathLikelihood()
     past, latest = before.path, responses.path
-    return latest if past.grid and latest.grid and past.grid != latest.grid else past.joined(latest)
+    return past.joined(latest) if past.can_join(latest) else latest
 
 
 def _left(path: PathLikelihood) -> Interval | None:

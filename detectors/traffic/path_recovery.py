@@ -48,41 +48,52 @@ class PathLikelihood:
     """ln likelihood of some responses along the interpolation path, all of the same weight.
 
     grid: (G,) ascending shares, () without a response that has a path; log_lik: (G,) nats; n: responses that have one
+    path_from: the adapter at 0, of requests that name the base; "" of an adapter's own path, and in files of earlier
+    versions, which did not say
     """
 
     grid: tuple[float, ...] = ()
     log_lik: tuple[float, ...] = ()
     n: int = 0
+    path_from: str = ""
 
     @classmethod
     def of(cls, scores: Sequence[TrafficScore]) -> PathLikelihood:
-        """Of those that are on the grid of the latest; one with NaN is passed over."""
+        """Of those that are on the path and the grid of the latest; one with NaN is passed over."""
         usable = [s for s in scores if s.path_log_lik.size and bool(np.isfinite(s.path_log_lik).all())]
-        usable = [s for s in usable if np.array_equal(s.path, usable[-1].path)]
+        usable = [s for s in usable if s.path_from == usable[-1].path_from and np.array_equal(s.path, usable[-1].path)]
         if not usable:
             return cls()
         grid, log_lik = usable[-1].path.tolist(), np.array([s.path_log_lik for s in usable], np.float64).sum(axis=0)
-        return cls(tuple(grid), tuple(log_lik.tolist()), len(usable))
+        return cls(tuple(grid), tuple(log_lik.tolist()), len(usable), usable[-1].path_from)
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PathLikelihood:
-        return cls(tuple(stored["grid"]), tuple(stored["log_lik"]), stored["n"])
+        return cls(tuple(stored["grid"]), tuple(stored["log_lik"]), stored["n"], stored.get("path_from", ""))
 
     def joined(self, other: PathLikelihood) -> PathLikelihood:
-        """Of the responses of both. Both on one grid, or one of them without responses."""
+        """Of the responses of both, which can be joined."""
         if not (self.grid and other.grid):
             return self if self.grid else other
         log_lik = tuple(a + b for a, b in zip(self.log_lik, other.log_lik, strict=True))
-        return PathLikelihood(self.grid, log_lik, self.n + other.n)
+        return PathLikelihood(self.grid, log_lik, self.n + other.n, other.path_from or self.path_from)
+
+    def can_join(self, other: PathLikelihood) -> bool:
+        """Are both on one path and one grid, or is one of them without responses?"""
+        on_one_grid = not (self.grid and other.grid) or self.grid == other.grid
+        return on_one_grid and is_same_path(self.path_from, other.path_from)
 
 
 @dataclass(frozen=True, slots=True)
 class PathRecovery:
     """What the responses of one open incident say of its end.
 
-    left: how much of the adapter was left at the alarm, None where it is not known
+    left: how much of the adapter was left at the alarm, None where it is not known; path_from: on which path, as of
+    ``PathLikelihood``
     scored, with_path: responses of the good rounds since the alarm, the last bad one, or the last run that fell to
     1 / 20, without those that speak for the fault; and those of them that have a path
+    awaited: further responses of these rounds whose path is recorded from later ones on, or is that of another adapter:
+    as after a restart, which says nothing of the fault
     runs: since the alarm; edge: of the present run's null, None while there is no run
     path: of the run's responses but for those of its first round
     """
@@ -93,26 +104,35 @@ class PathRecovery:
     runs: int = 0
     edge: float | None = None
     path: PathLikelihood = field(default_factory=PathLikelihood)
+    path_from: str = ""
+    awaited: int = 0
 
     @classmethod
-    def since(cls, left: Interval | None) -> PathRecovery:
-        """At the alarm. left: how much of the adapter was left then"""
-        return cls(left.mean if left is not None and math.isfinite(left.mean) else None)
+    def since(cls, left: Interval | None, path_from: str = "") -> PathRecovery:
+        """At the alarm. left: how much of the adapter was left then, on that path"""
+        return cls(left.mean if left is not None and math.isfinite(left.mean) else None, path_from=path_from)
 
     def after_bad(self) -> PathRecovery:
-        return PathRecovery(self.left, runs=self.runs)
+        return PathRecovery(self.left, runs=self.runs, path_from=self.path_from)
 
-    def after_good(self, scored: int, path: PathLikelihood) -> PathRecovery:
-        """One good round. scored: its responses; path: the likelihood of those that have one. On another grid than
-        before, as after another configuration, the run ends. A round that speaks for the fault, and a run that ends
-        because it does, are no reason to wait for evidence no longer."""
-        counted = replace(self, scored=self.scored + scored, with_path=self.with_path + path.n)
+    def after_good(self, scored: int, path: PathLikelihood, awaited: int = 0) -> PathRecovery:
+        """One good round. scored: its responses; path: the likelihood of those that have one; awaited: those that have
+        none yet. On another grid than before, as after another configuration, the run ends. A round that speaks for the
+        fault, and a run that ends because it does, are no reason to wait for evidence no longer."""
+        if not is_same_path(self.path_from, path.path_from):
+            awaited, path = awaited + path.n, PathLikelihood()
+        counted = replace(
+            self,
+            scored=self.scored + scored - awaited,
+            with_path=self.with_path + path.n,
+            awaited=self.awaited + awaited,
+        )
         if self.edge is None:
             return self if self.left is not None and _speaks_for(path, self.left) else counted._begun(path)
-        if path.grid and self.path.grid and path.grid != self.path.grid:
+        if not self.path.can_join(path):
             return replace(counted, edge=None, path=PathLikelihood())
         after = replace(counted, path=self.path.joined(path))
-        return after if after.log_e > TOO_LOW else PathRecovery(self.left, runs=self.runs)
+        return after if after.log_e > TOO_LOW else self.after_bad()
 
     def _begun(self, first: PathLikelihood) -> PathRecovery:
         edge = None if self.left is None else edge_of(first, self.left)
@@ -137,7 +157,7 @@ class PathRecovery:
     def shown(self) -> bool:
         """Is it over by the evidence, or is none asked for? Which responses have a path depends on requests alone."""
         is_mostly_without = 2 * self.with_path < self.scored
-        if self.left is None or is_mostly_without or self.with_path >= MOST_RESPONSES:
+        if self.left is None or is_mostly_without or self.with_path + self.awaited >= MOST_RESPONSES:
             return True
         return self.edge is not None and self.log_e >= self.wanted
 
@@ -147,6 +167,11 @@ class PathRecovery:
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> PathRecovery:
         return cls(**{**stored, "path": PathLikelihood.from_json(stored["path"])})
+
+
+def is_same_path(adapter: str, other: str) -> bool:
+    """Do the paths from these adapters to the base not differ, as far as both are known? "" for not known"""
+    return adapter == other or not (adapter and other)
 
 
 def edge_of(first: PathLikelihood, left: float) -> float | None:

@@ -17,7 +17,7 @@ from detectors.evidence.likelihood_process import averaged, weights_of
 from detectors.on_call_text import SCORE_NOT_FINITE
 from detectors.traffic.leading_alternative import Explanations
 from detectors.traffic.path_recovery import PathLikelihood
-from detectors.traffic_records import TrafficScore
+from detectors.traffic_records import ScoringMode, TrafficScore
 from detectors.verdicts.recovery import DrawCounts
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
@@ -36,6 +36,7 @@ class ResponseSummary:
     gain: nats of all of them together; pods: replicas with a scored response, bad_pods: those with one against
     unscored: responses without one, and why, the most frequent reason
     leaning: how many have an e-value above 1
+    sampled: how many were drawn, and so may have a likelihood along a path
     explanations: of the responses against it by each alternative, or of all responses where none is
     path: of the scored responses
     """
@@ -50,6 +51,7 @@ class ResponseSummary:
     unscored: int = 0
     why: str = ""
     leaning: int = 0
+    sampled: int = 0
     explanations: Explanations = field(default_factory=Explanations)
     path: PathLikelihood = field(default_factory=PathLikelihood)
 
@@ -103,6 +105,7 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
         unscored=len(unscored),
         why=reasons.most_common(1)[0][0] if reasons else "",
         leaning=sum(value > 0 for _, value in scored),
+        sampled=sum(score.scored is ScoringMode.SAMPLED for score, _ in scored),
         explanations=Explanations.of(bad or [score for score, _ in scored], bool(bad)),
         path=PathLikelihood.of([score for score, _ in scored]),
     )

@@ -350,6 +350,7 @@ def traffic_score(answer: ScoringAnswer, asking: ScoringOptions) -> TrafficScore
         log_sampler=_sums(tokens.log_sampler.values()) - np.float32(job.toll),
         path=np.array(grid, np.float32),
         path_log_lik=_sums([] if greedy else tokens.path_log_lik),
+        path_from=job.path_from.name if job.of_base and grid and job.path_from else "",
         temperatures=np.array(() if job.of_base else axes.temperatures, np.float32),
         temperature_log_lik=_sums(tokens.temperature_log_lik),
         top_ps=np.array(top_ps, np.float32),

@@ -5,6 +5,8 @@ many of them. The first ``LOOKS`` responses of a suspicion are scored against al
 explained those best, until ``LASTING`` responses went by without a verdict that renews the suspicion. An adapter that
 is well pays nothing.
 
+A pass that raises ends the suspicions of its batch: no more of it is scored until as many responses went by.
+
 Null and guarantee are those of the ratios (likelihood_ratio_reference.py): which alternatives a response is scored
 against depends on verdicts on earlier responses and on the scores of earlier ones, never on what it says itself. So,
 given all that was scored before it, every L keeps its mean of at most 1, and those that are not scored count as L = 1.
@@ -57,8 +59,9 @@ class Suspicion:
     left: responses until it ends
     others: adapter, or half of the way to it -> nats by which it explained responses of the base, each as it was drawn,
     those before the suspicion included; compared: responses since then
-    path_from: of a base the adapter that answers for it if any does, once and for all after ``CHOOSING`` responses:
-    from it the likelihood along the path is recorded, by which detectors/traffic/path_recovery.py ends the incident
+    path_from: of a base the adapter that answers for it if any does, that of the verdict where it names one, else once
+    and for all after ``CHOOSING`` responses: from it the likelihood along the path is recorded, by which
+    detectors/traffic/path_recovery.py ends the incident
     """
 
     candidates: tuple[Alternative, ...]
@@ -80,7 +83,10 @@ class Suspicion:
         return [(*(self.candidates if i < left else ()), *path) for i in range(n)]
 
     def after(self, score: TrafficScore) -> Suspicion:
-        """One response more; it says which ones lead if it was scored against all."""
+        """One response more; it says which ones lead if it was scored against all. One that was not scored counts: an
+        adapter of which none is any more must not stay suspect for ever."""
+        if not score.tokens:
+            return replace(self, left=self.left - 1)
         log_l = dict(zip(score.alternatives, score.log_l.tolist(), strict=True))
         older = replace(self._with_others(log_l), left=self.left - 1)
         values = np.array([log_l.get(who, math.nan) for who in self.candidates])
@@ -112,18 +118,34 @@ class Suspicions:
 
     others: as of ``Suspicion``, since each was last at 0 or below: of a weak fault a few responses do not tell which
     adapter it is, and those that made the base suspect do
+    failed: adapter -> how many of its responses are still to go by until it may be suspect again
     """
 
     held: dict[str, Suspicion] = field(default_factory=dict)
     others: dict[Alternative, float] = field(default_factory=dict)
+    failed: dict[str, int] = field(default_factory=dict)
 
-    def begin(self, adapter: str, candidates: Callable[[], Sequence[Alternative]], of_base: bool = False) -> None:
+    def begin(
+        self, adapter: str, candidates: Callable[[], Sequence[Alternative]], of_base: bool = False, path_from: str = ""
+    ) -> None:
         """No more than ``MEMBERS`` adapters at a time, and the base; one that is suspect already goes on from where it
-        is."""
-        if adapter in self.held:
+        is. path_from: of a base, as of its verdict"""
+        if adapter not in self.held and adapter not in self.failed and (of_base or self._members < MEMBERS):
+            if faults := tuple(candidates()):
+                self.held[adapter] = Suspicion(faults, of_base, others=dict(self.others) if of_base else {})
+        elif adapter in self.held:
             self.held[adapter] = replace(self.held[adapter], left=LASTING)
-        elif (of_base or self._members < MEMBERS) and (faults := tuple(candidates())):
-            self.held[adapter] = Suspicion(faults, of_base, others=dict(self.others) if of_base else {})
+        if path_from and adapter in self.held:
+            self.held[adapter] = replace(self.held[adapter], path_from=other_adapter(path_from))
+
+    def end(self, jobs: Sequence[ScoringJob]) -> list[str]:
+        """Scoring these has raised: the suspicions of their adapters end, and the answer is which adapters these are.
+        The next batch is scored without; were they to go on, each might raise, and no response be scored any more."""
+        ended = [adapter for adapter in dict.fromkeys(job.adapter for job in jobs) if adapter in self.held]
+        for adapter in ended:
+            del self.held[adapter]
+            self.failed[adapter] = LASTING
+        return ended
 
     @property
     def _members(self) -> int:
@@ -140,9 +162,12 @@ class Suspicions:
             if BASE not in score.alternatives:  # a response of the base
                 gains = _gains_of_adapters(dict(zip(score.alternatives, score.log_l.tolist(), strict=True)))
                 self.others |= {who: max(self.others.get(who, 0.0) + gain, 0.0) for who, gain in gains.items()}
-            if score.tokens and score.adapter in self.held:
+            if score.adapter in self.held:
                 self.held[score.adapter] = self.held[score.adapter].after(score)
+            if score.adapter in self.failed:
+                self.failed[score.adapter] -= 1
         self.held = {adapter: own for adapter, own in self.held.items() if own.left > 0}
+        self.failed = {adapter: left for adapter, left in self.failed.items() if left > 0}
 
 
 def _gains_of_adapters(log_l: Mapping[Alternative, float]) -> dict[Alternative, float]:

@@ -19,10 +19,12 @@ def score(log_l: tuple[float, ...] = FOR, *, adapter: str = "router", pod: str =
     return TrafficScore(adapter, name, pod, 0.0, ScoringMode.SAMPLED, 14, ALTERNATIVES[: len(values)], values)
 
 
-def on_path(scored: TrafficScore, share: float) -> TrafficScore:
-    """The score with a likelihood along the interpolation path that is highest at that share."""
+def on_path(scored: TrafficScore, share: float, path_from: str = "") -> TrafficScore:
+    """The score with a likelihood along the interpolation path that is highest at that share. path_from: of a response
+    of the base"""
     grid = np.linspace(0, 1.5, 16).astype(np.float32)
-    return replace(scored, path=grid, path_log_lik=(-50.0 * (grid - share) ** 2).astype(np.float32))
+    log_lik = (-50.0 * (grid - share) ** 2).astype(np.float32)
+    return replace(scored, path=grid, path_log_lik=log_lik, path_from=path_from)
 
 
 def unscored(why: str = "its temperature is unknown", adapter: str = "router") -> TrafficScore:

@@ -938,3 +938,7 @@ ALTER TABLE rounds_hourly MODIFY SETTING replicated_deduplication_window = 10000
 ALTER TABLE rounds_daily MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 ALTER TABLE verdicts_daily MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 ALTER TABLE requests_hourly MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
+-- 031_path_of_base_requests.sql
+
+ALTER TABLE traffic_scores
+    ADD COLUMN IF NOT EXISTS path_from LowCardinality(String) DEFAULT '' COMMENT 'of a response of the base: the adapter from which the path leads to the base; empty for responses of adapters and in rows of earlier versions' AFTER path_log_lik;

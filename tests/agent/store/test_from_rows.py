@@ -122,7 +122,7 @@ def score(random: np.random.Generator, adapter: str, scored: ScoringMode) -> Tra
         ("temperature x1.2", "all") if hot else (),
         numbers(2 if hot else 0), numbers(3), numbers(3), numbers(hot), numbers(hot), numbers(hot), numbers(hot),
         random.random(14 if hot else 0).astype(np.float32), numbers(20 if hot else 0), numbers(20 if hot else 0),
-        float(random.random()), 0.7 if hot else 0.0, float("nan"),
+        float(random.random()), 0.7 if hot else 0.0, float("nan"), path_from="router" if hot else "",
     )  # fmt: skip
 
 
@@ -140,6 +140,7 @@ def test_a_round_of_responses_from_its_rows_has_the_same_rows(kinds: tuple[Scori
     assert (made.adapters, made.identities, made.at) == (wanted.adapters, identities, AT)
     for ours, theirs in zip(made.scores, told, strict=True):
         assert (ours.alternatives, ours.samplers, ours.pod) == (theirs.alternatives, theirs.samplers, theirs.pod)
+        assert ours.path_from == theirs.path_from
         assert ours.ranks.tolist() == theirs.ranks.tolist() and ours.log_l.tolist() == theirs.log_l.tolist()
 
 
@@ -188,3 +189,12 @@ def test_responses_of_a_store_that_has_not_been_migrated_yet_have_no_ranks_at_th
     (found,) = traffic_round(rows["traffic_rounds"][0], [row]).scores
     assert found.ranks.size and not found.ranks_weaker.size and not found.ranks_stronger.size
     assert found.rank_toll == 0.0
+
+
+def test_a_row_of_an_earlier_version_does_not_say_from_which_adapter_its_path_leads() -> None:
+    scores = (score(np.random.default_rng(2), "smol", ScoringMode.SAMPLED),)
+    rows = tables(TrafficRound("smol", 3, AT, ("router",), scores))
+    (row,) = rows["traffic_scores"]
+    del row["path_from"]
+    (found,) = traffic_round(rows["traffic_rounds"][0], [row]).scores
+    assert found.path_from == "" and found.path_log_lik.tolist() == scores[0].path_log_lik.tolist()

@@ -17,11 +17,11 @@ from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
 from detectors.traffic_records import ScoringMode, Side
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, Unmonitorable
-from probes.runner import Weights
+from probes.runner import Stop, Weights
 from probes.runners.memory import Config, Runner
 from probes.scoring.interaction import Interaction
-from probes.scoring.scoring_job import ScoringOptions
-from probes.scoring.suspicion import CHOOSING, LEADING, LOOKS
+from probes.scoring.scoring_job import ScoringAnswer, ScoringJob, ScoringOptions
+from probes.scoring.suspicion import CHOOSING, LASTING, LEADING, LOOKS
 from tests.agent import findings
 from tests.probes.worlds import ADAPTERS, enrolled, never
 
@@ -239,4 +239,53 @@ def test_from_the_adapter_that_fits_suspect_requests_of_the_base_the_path_is_rec
     assert not any(score.path.size for score in responses.take().scores)
     responses.process([of_base("later")], {"alpha": golden}, never)
     (score,) = responses.take().scores
-    assert score.path.size == score.path_log_lik.size > 0
+    assert score.path.size == score.path_log_lik.size > 0 and score.path_from
+
+
+def test_the_path_of_an_open_incident_is_that_of_its_verdict_and_goes_on_after_a_restart(
+    responses: ResponseScorer, golden: Golden
+) -> None:
+    responses.base = "toy-base"
+    verdict = judged(Status.DEGRADED, "toy-base", SubjectKind.BASE_REQUESTS)
+    responses.judged(replace(verdict, path_from="beta"))
+    responses.process([of_base("first")], {"alpha": golden}, never)
+    (score,) = responses.take().scores
+    assert (score.path_from, score.path.size > 0) == ("beta", True)
+
+
+class Overtaxed(Runner):
+    """Cannot score what a suspicion adds."""
+
+    def score(
+        self, jobs: Sequence[ScoringJob], stop: Stop, asking: ScoringOptions | None = None
+    ) -> list[ScoringAnswer]:
+        if any(job.suspected for job in jobs):
+            raise RuntimeError("a pass that no device has room for")
+        return super().score(jobs, stop, asking)
+
+
+def test_a_suspicion_whose_passes_fail_ends_and_the_next_responses_are_scored(golden: Golden) -> None:
+    runner = Overtaxed(Config(adapters=dict(ADAPTERS)))
+    runner.open()
+    responses, modes = ResponseScorer(runner, ScoringOptions()), []
+    for i in range(LASTING):
+        responses.judged(judged(Status.SUSPECT))
+        responses.process([sampled(f"r{i}")], {"alpha": golden}, never)
+        (score,) = responses.take().scores
+        modes.append(score.scored)
+    assert modes == [ScoringMode.NOT_SCORED] + [ScoringMode.SAMPLED] * (LASTING - 1)
+    responses.judged(judged(Status.SUSPECT))
+    responses.process([sampled("later")], {"alpha": golden}, never)
+    assert [score.scored for score in responses.take().scores] == [ScoringMode.NOT_SCORED], "tried once more"
+
+
+def test_an_adapter_of_which_no_response_can_be_scored_is_suspect_no_longer(
+    responses: ResponseScorer, golden: Golden
+) -> None:
+    """It would keep others from being looked at: no more than a few are suspect at a time."""
+    responses.judged(judged(Status.SUSPECT))
+    responses.process([sampled("a")], {"alpha": golden}, never)
+    assert "alpha" in responses.suspicions.held
+    other = {"alpha": replace(golden, adapter_hash="sha256:" + "0" * 64)}
+    responses.process([sampled(f"r{i}") for i in range(LASTING)], other, never)
+    assert not responses.suspicions.held

@@ -102,6 +102,7 @@ def of_canaries(adapter: str = "router") -> tuple[Diagnosis, ...]:
             Diagnosis(Cause.ONE_REPLICA, adapter, SAME, replicas=FaultyReplicas(6, 24, pods, lost))
             for pods in ((), ("pod-0", "pod-3"))
         ),
+        Diagnosis(Cause.ONE_REPLICA, adapter, SAME, replicas=FaultyReplicas(6, 24, (), lost, in_modes=True)),
         replace(blank, cause=Cause.ADAPTER_REPLACED, identity=OTHER_FILES),
         replace(blank, cause=Cause.ADAPTER_REPLACED, identity=OTHER_SOURCE),
         replace(

@@ -148,6 +148,8 @@ def in_two_requests(fault: str, second: str) -> Round:
 def test_answers_of_one_canary_that_differ_in_the_same_mode_are_of_some_requests_and_no_mode() -> None:
     some = diagnose(in_two_requests("not_applied", "healthy"), T)
     assert some.cause is Cause.ONE_REPLICA and some.replicas is not None
+    counted = f"{some.replicas.bad} of {some.replicas.total} answers to canaries are wrong"
+    assert counted in words_of(some).explanation
     assert 2 * some.replicas.bad == some.replicas.total == len(in_two_requests("healthy", "healthy").cells)
     assert some.replicas.diagnosis.cause is Cause.ADAPTER_NOT_APPLIED
     assert diagnose(in_two_requests("not_applied", "not_applied"), T).cause is Cause.SERVING_PATH

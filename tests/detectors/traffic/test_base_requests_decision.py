@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
+import pytest
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.evidence.alternative import FOUR_BITS, Alternative, interpolation, other_adapter
 from detectors.monitor import Monitor
 from detectors.records import Cause, Reason, ShareOf, Status, SubjectKind, Verdict
+from detectors.traffic.path_recovery import MOST_RESPONSES
 from detectors.traffic_records import ScoringMode, TrafficRound, TrafficScore
 from detectors.verdicts.incident import Rules
 from tests.detectors import responses
@@ -109,7 +112,7 @@ def test_another_pod_that_has_ended_it_ends_it_here_and_leaves_the_base_of_the_a
 def weak(share: float) -> TrafficScore:
     """Of which none is against the base by itself; the likeliest share of the base is that one."""
     gain = 0.5 if share < 1.0 else -0.5
-    return responses.on_path(score({ROUTER: gain, HALF: gain, TONE: -0.5}), share)
+    return responses.on_path(score({ROUTER: gain, HALF: gain, TONE: -0.5}), share, "router")
 
 
 def test_a_weak_fault_that_stays_is_one_incident_and_ends_when_it_is_over() -> None:
@@ -120,13 +123,47 @@ def test_a_weak_fault_that_stays_is_one_incident_and_ends_when_it_is_over() -> N
     assert set(reasons[reasons.index(Reason.ALARM) + 1 :]) == {Reason.RECOVERING}
     again = Monitor(RULES)
     again.restore(json.loads(json.dumps(monitor.state_json())))
-    mended = [own(again, 120 + number, *[weak(1.0)] * 4).reason for number in range(12)]
+    assert own(again, 120, weak(0.7)).path_from == "router", "so that the next responses are scored along it"
+    mended = [own(again, 121 + number, *[weak(1.0)] * 4).reason for number in range(12)]
     assert Reason.RESOLVED in mended and not again.open_subjects
+
+
+def without_a_path(gain: float = 0.5) -> TrafficScore:
+    return score({ROUTER: gain, HALF: gain, TONE: -0.5})
+
+
+def along_the_other() -> TrafficScore:
+    """As accepted, by the path from an adapter that the fault is not of."""
+    return responses.on_path(without_a_path(), 1.0, "tone")
+
+
+@pytest.mark.parametrize("early", [without_a_path, along_the_other])
+def test_after_a_restart_no_incident_ends_by_responses_that_are_not_scored_along_its_path(
+    early: Callable[[], TrafficScore],
+) -> None:
+    monitor = Monitor(RULES)
+    for number in range(120):
+        own(monitor, number, *[weak(0.7)] * 4)
+    again = Monitor(RULES)
+    again.restore(json.loads(json.dumps(monitor.state_json())))
+    verdicts_then = [own(again, 120 + number, *[early()] * 4) for number in range(40)]
+    assert {verdict.reason for verdict in verdicts_then} == {Reason.RECOVERING}
+    assert {verdict.path_from for verdict in verdicts_then} == {"router"}, "the next ones are scored along that"
+    assert own(again, 160, *[without_a_path(-0.5)] * MOST_RESPONSES).reason is Reason.RESOLVED, "nothing waits for ever"
+
+
+def test_a_path_from_an_adapter_that_the_base_has_no_longer_is_not_waited_for() -> None:
+    monitor = Monitor(RULES)
+    for number in range(120):
+        own(monitor, number, *[weak(0.7)] * 4)
+    alone = [TrafficRound("smol", 120 + n, 60.0 * (120 + n), ("tone",), (without_a_path(),) * 4) for n in range(4)]
+    reasons = [v.reason for r in alone for v in monitor.observe(r).verdicts if v.subject == "smol"]
+    assert Reason.RESOLVED in reasons
 
 
 def test_without_a_path_a_weak_fault_ends_by_good_rounds_as_before() -> None:
     monitor = Monitor(RULES)
-    until_alarm_of = [own(monitor, n, *[score({ROUTER: 0.5, HALF: 0.5, TONE: -0.5})] * 4).reason for n in range(40)]
+    until_alarm_of = [own(monitor, n, *[without_a_path()] * 4).reason for n in range(40)]
     assert Reason.RESOLVED in until_alarm_of
 
 

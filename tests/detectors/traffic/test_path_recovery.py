@@ -80,6 +80,25 @@ def test_where_it_is_not_known_what_was_left_good_rounds_alone_end_it() -> None:
         assert unknown.after_good(1, along(50.0, share=0.2)).shown
 
 
+def test_responses_along_another_path_say_nothing_of_what_was_left_on_this_one() -> None:
+    """As after a restart that chose another adapter: the same grid, and other likelihoods."""
+    known = PathRecovery.since(Interval(0.0, math.nan, math.nan, 9), "router")
+    begun = known.after_good(1, replace(along(50.0), path_from="router"))
+    assert begun.runs == 1 and begun.edge is not None
+    other = begun.after_good(1, replace(along(50.0), path_from="tone"))
+    assert (other.log_e, other.scored, other.awaited, other.edge) == (0.0, 1, 1, begun.edge)
+    assert begun.after_good(1, replace(along(50.0), path_from="router")).log_e > 0.0
+    assert not along(50.0).can_join(replace(along(50.0), grid=GRID[1:], log_lik=(0.0,) * (len(GRID) - 1)))
+
+
+def test_a_path_that_an_earlier_version_saved_without_its_adapter_goes_on() -> None:
+    stored = replace(running(0.0, 0.2), path=along(50.0)).to_json()
+    for part in (stored, stored["path"]):
+        del part["path_from"]
+    again = PathRecovery.from_json(stored)
+    assert again.after_good(1, replace(along(50.0), path_from="router")).path.n == 2
+
+
 def every_token(effect: float, sampling: SamplingParameters) -> tuple[Doubles, Doubles, Doubles]:
     """Base and adapter at one position, and (G, V) ln likelihood of every token of the vocabulary there."""
     chance = np.random.default_rng(4)
