@@ -555,6 +555,9 @@ MODES = {
 DRAWS_BEYOND_TOGETHER = (
     "in {percent:.0f} % of this round's canary draws {needed} or more of {measured} adapters are beyond tolerance"
 )
+# Why a base's incident opens at the alarm of one of its adapters.
+SHARED_BY_CHANGE = "opened by the evidence of {adapter}, at fault since what it shares with the other adapters changed"
+SHARED_BY_MOST = "opened by the evidence of {adapter}; more than half of the adapters show its fault since it began"
 GOOD_SO_FAR = "good round {good} of the {needed} that end the incident"
 NOT_YET_OVER = "enough good rounds, but not yet enough in a row, or draws or responses in them, to end the incident"
 FIRST_TOKEN_APART = "retention of the first token {first:.2f}, later {later:.2f}"

@@ -38,6 +38,7 @@ MOST_FILES = 18
 # Tests in the folder of what they are about that are named after a question to it and not after one module of it.
 # Contract suites (test_every_*.py) find their members themselves.
 NAMED_AFTER_A_QUESTION = {
+    "agent/alerting/test_one_fault_one_page.py",
     "agent/cli/test_command_line.py",
     "agent/cli/test_refused_bases.py",
     "agent/kafka/test_broker_faults.py",

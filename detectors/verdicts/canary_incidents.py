@@ -13,10 +13,11 @@ from detectors.canaries.confidence_sequence import Confidence, held_out_retentio
 from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Round, Status, Subject, SubjectKind, Verdict
 from detectors.registry import Detector
 from detectors.saved_config import config_json, same_config
-from detectors.verdicts.decision import decide, decide_again, decide_base, decide_base_again
+from detectors.verdicts.decision import decide, decide_again, decide_base, decide_base_again, decide_base_by_members
 from detectors.verdicts.exchange import exchanged
 from detectors.verdicts.incident import Incident, Rules
 from detectors.verdicts.moved_base import with_moved_base
+from detectors.verdicts.shared_fault import MembersOfBase, SharedChange, next_shared_change, shared_alarm
 from detectors.verdicts.tolerated_change import ToleratedChange, next_change, with_change
 
 
@@ -25,7 +26,8 @@ class CanaryIncidents:
     """rules: of the fleet; detectors: name -> detector, for the onset that its evidence tells
 
     incidents: of each subject, open or not; retentions: adapter -> retention over all rounds since its incident last
-    opened or ended; changes: adapter -> whether a change within tolerance is said of it
+    opened or ended; changes: adapter -> whether a change within tolerance is said of it; shared: base -> what its
+    adapters share that is not as accepted, and since when
     """
 
     rules: Rules
@@ -33,6 +35,7 @@ class CanaryIncidents:
     incidents: dict[Subject, Incident] = field(default_factory=dict)
     retentions: dict[str, Confidence] = field(default_factory=dict)
     changes: dict[str, ToleratedChange] = field(default_factory=dict)
+    shared: dict[str, SharedChange] = field(default_factory=dict)
 
     def decide(self, record: BaseRound, evidence: Sequence[Evidence]) -> list[Verdict]:
         """The verdict on each adapter of the round, in their order, then on their base where there are two or more.
@@ -45,6 +48,7 @@ class CanaryIncidents:
         ]
         of_base = of_subject((SubjectKind.BASE, record.base), evidence)
         tolerances = self.rules.tolerances
+        self._note_shared(record)
         if len(members) < 2 or not of_base:
             return [with_moved_base(verdict, record.members, tolerances) for verdict in members]
         base = with_moved_base(self._decide_base(record, of_base, members), record.members, tolerances)
@@ -86,6 +90,8 @@ class CanaryIncidents:
         self.incidents = exchanged(self.incidents, source.incidents, subjects)
         self.retentions = exchanged(self.retentions, source.retentions, adapters)
         self.changes = exchanged(self.changes, source.changes, adapters)
+        bases = {name for kind, name in subjects if kind is SubjectKind.BASE}
+        self.shared = exchanged(self.shared, source.shared, bases)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -95,14 +101,15 @@ class CanaryIncidents:
             ],
             "kept": {adapter: retention.to_json() for adapter, retention in self.retentions.items()},
             "tolerated_changes": {adapter: change.to_json() for adapter, change in self.changes.items()},
+            "shared_changes": {base: change.to_json() for base, change in self.shared.items()},
             "tolerances": config_json(self.rules.tolerances),
         }
 
     def restore(self, stored: Mapping[str, Any]) -> None:
         """Files of earlier versions hold the onsets' estimates apart, as ``began``, or not at all; the earliest no
-        retention over rounds, and many no change within tolerance, which then start again. Where no canaries are
-        replayed any more, nothing could end their incidents: they are dropped, and the responses' word is the one that
-        counts."""
+        retention over rounds, and many no change within tolerance and none of what adapters share, which then start
+        again. Where no canaries are replayed any more, nothing could end their incidents: they are dropped, and the
+        responses' word is the one that counts."""
         if not any(detector.reads is BaseRound for detector in self.detectors.values()):
             return
         began = {(row["kind"], row["subject"]): row["at"] for row in stored.get("began", ())}
@@ -118,6 +125,7 @@ class CanaryIncidents:
         self.retentions = {adapter: Confidence.from_json(row) for adapter, row in stored.get("kept", {}).items()}
         changes = stored.get("tolerated_changes", {})
         self.changes = {adapter: ToleratedChange.from_json(row) for adapter, row in changes.items()}
+        self.shared = {base: SharedChange(*row) for base, row in stored.get("shared_changes", {}).items()}
 
     def _decide(self, round: Round, evidence: tuple[Evidence, ...]) -> Verdict:
         subject = (SubjectKind.ADAPTER, round.adapter)
@@ -142,10 +150,24 @@ class CanaryIncidents:
     def _decide_base(self, round: BaseRound, evidence: tuple[Evidence, ...], members: Sequence[Verdict]) -> Verdict:
         subject = (SubjectKind.BASE, round.base)
         highest, before = _highest(evidence, subject, round, self.rules.log_threshold), self._incident(subject)
-        onset_at = self._onset(highest)
-        verdict, after = decide_base(round, highest, members, before, self.rules, onset_at=onset_at)
+        of_members = MembersOfBase(
+            members, {v.subject: self._incident((SubjectKind.ADAPTER, v.subject)) for v in members}
+        )
+        alarm = None
+        if not before.open and highest.log_e < self.rules.log_threshold:
+            alarm = shared_alarm(of_members, self.shared.get(round.base))
+        if alarm is not None or (before.open and before.by_members):
+            verdict, after = decide_base_by_members(round, highest, of_members, before, self.rules, alarm)
+        else:
+            verdict, after = decide_base(round, highest, members, before, self.rules, onset_at=self._onset(highest))
         self.incidents[subject] = after
-        return replace(verdict, evidence=evidence)
+        return replace(verdict, evidence=evidence if alarm is None else (*evidence, alarm.evidence))
+
+    def _note_shared(self, round: BaseRound) -> None:
+        """What the adapters of this base share, as this round has it."""
+        change = next_shared_change(self.shared.pop(round.base, None), round, self.rules.tolerances)
+        if change is not None:
+            self.shared[round.base] = change
 
     def _is_about(self, subject: Subject, replay: FaultReplay, latest: Mapping[Subject, Verdict]) -> bool:
         incident, newest = self._incident(subject), latest.get(subject)

@@ -29,6 +29,8 @@ from detectors.on_call_text import (
     ONE_FAULT,
     REPLAYED_WITH,
     SEVERAL_FAULTS,
+    SHARED_BY_CHANGE,
+    SHARED_BY_MOST,
 )
 from detectors.records import (
     THE_FILES,
@@ -57,7 +59,7 @@ from detectors.verdicts.figures import (
     with_base_figures,
     with_figures,
 )
-from detectors.verdicts.incident import Incident, Outcome, RoundResult, Rules, Step, advance, renamed
+from detectors.verdicts.incident import BY_MEMBERS, Incident, Outcome, RoundResult, Rules, Step, advance, renamed
 from detectors.verdicts.modes import (
     apart_in_words,
     is_rare_in_a_mode,
@@ -69,6 +71,7 @@ from detectors.verdicts.modes import (
 )
 from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
+from detectors.verdicts.shared_fault import MembersOfBase, SharedAlarm
 
 
 def decide(
@@ -134,19 +137,12 @@ def decide_base(
     *,
     onset_at: float | None = None,
 ) -> tuple[Verdict, Incident]:
-    """The verdict on a base of two members or more, and its incident from now on.
+    """The verdict on a base of two members or more by its own scores, and its incident from now on.
 
     members: this round's verdicts on its adapters. The cause is the one that most of the broken members show.
     onset_at: as of ``decide``
     """
-    blank = replace(
-        unjudged(SubjectKind.BASE, round.base, round, rules),
-        evidence=(evidence,),
-        members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
-        identity=members[0].identity if members else Identity(),
-        answered_by=_answered_by(round),
-    )
-    scores = base_scores(round, rules.tolerances)
+    blank, scores = _blank_of_base(round, evidence, members, rules), base_scores(round, rules.tolerances)
     if not len(scores):
         blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
@@ -172,13 +168,45 @@ def decide_base(
         mode=mode,
         in_modes=in_modes,
     )
-    step = advance(incident, result, rules)
-    if step.shows_cause:
-        signed = any(map(has_signatures, round.members))
-        step = step.with_cause(words_of(diagnose_base(round, rules.tolerances)), signed)
+    step = _with_cause_of_base(advance(incident, result, rules), round, rules)
     words = _together(round, rules.tolerances.share, own.share), *apart_in_words(in_modes), *facts_of(round)
-    measured = _measured(with_base_figures(blank, members), step, own.share, words)
-    return replace(measured, share_of=ShareOf.SCORES), step.after
+    return _measured_base(with_base_figures(blank, members), step, own.share, words), step.after
+
+
+def decide_base_by_members(
+    round: BaseRound,
+    evidence: Evidence,
+    members: MembersOfBase,
+    incident: Incident,
+    rules: Rules,
+    alarm: SharedAlarm | None = None,
+) -> tuple[Verdict, Incident]:
+    """The same where the incident of the base is one that an adapter's alarm opened, or opens now.
+
+    evidence: the base's own; alarm: None where the incident is open
+    It goes on while the incident of one of its members does, each of which ends by evidence of its own.
+    """
+    blank, scores = _blank_of_base(round, evidence, members.verdicts, rules), base_scores(round, rules.tolerances)
+    if not len(scores):
+        blank = replace(blank, action=action_while_base_blocked(round.base, members.verdicts))
+        return _unmeasured(blank, *why_base_blocked(members.verdicts), incident, rules)
+    own, in_modes = _counted(scores, rules.tolerances.share), of_all_members(round, rules.tolerances)
+    result = RoundResult(
+        round.at,
+        _outcome(not members.any_bad),
+        log_e=evidence.log_e if alarm is None else alarm.evidence.log_e,
+        may_end=not members.any_open,
+        mode=None if alarm is None else alarm.mode,
+    )
+    step = advance(incident, result, rules, BY_MEMBERS)
+    why: tuple[str, ...] = ()
+    if alarm is not None:
+        step, why = replace(step, after=_begun_with(step.after, alarm.began)), (_why_shared(alarm),)
+        blank = replace(blank, evidence=(*blank.evidence, alarm.evidence))
+    step = _with_cause_of_base(step, round, rules)
+    together = _together(round, rules.tolerances.share, own.share)
+    words = *why, together, *apart_in_words(in_modes), *facts_of(round)
+    return _measured_base(with_base_figures(blank, members.verdicts), step, own.share, words), step.after
 
 
 def decide_again(replay: FaultReplay, adapter: str, incident: Incident, rules: Rules) -> tuple[Verdict, Incident]:
@@ -220,8 +248,7 @@ def decide_base_again(
         answered_by=_answered_by(round),
     )
     words = *_of_replay(replay, step), _together(round, rules.tolerances.share, share), *facts_of(round)
-    measured = _measured(with_base_figures(blank, members), step, share, words)
-    return replace(measured, share_of=ShareOf.SCORES), step.after
+    return _measured_base(with_base_figures(blank, members), step, share, words), step.after
 
 
 def _named_again(replay: FaultReplay, tolerances: Tolerances) -> tuple[NamedCause, bool]:
@@ -260,6 +287,40 @@ def _counted(scores: Bools, tolerated: float) -> DrawCounts:
     return DrawCounts(len(scores), int(np.count_nonzero(scores)), tolerated)
 
 
+def _blank_of_base(round: BaseRound, evidence: Evidence, members: Sequence[Verdict], rules: Rules) -> Verdict:
+    return replace(
+        unjudged(SubjectKind.BASE, round.base, round, rules),
+        evidence=(evidence,),
+        members=tuple(v.subject for v in members if v.status is Status.DEGRADED),
+        identity=members[0].identity if members else Identity(),
+        answered_by=_answered_by(round),
+    )
+
+
+def _with_cause_of_base(step: Step, round: BaseRound, rules: Rules) -> Step:
+    if not step.shows_cause:
+        return step
+    signed = any(map(has_signatures, round.members))
+    return step.with_cause(words_of(diagnose_base(round, rules.tolerances)), signed)
+
+
+def _begun_with(opened: Incident, member: Incident) -> Incident:
+    """The base's incident with the onset of the adapter's that opened it."""
+    return replace(
+        opened,
+        by_members=True,
+        last_good_at=member.last_good_at,
+        first_bad_at=member.first_bad_at,
+        onset_estimate=member.onset_estimate,
+        onset_interval=member.onset_interval,
+    )
+
+
+def _why_shared(alarm: SharedAlarm) -> str:
+    template = SHARED_BY_CHANGE if alarm.known else SHARED_BY_MOST
+    return template.format(adapter=alarm.adapter)
+
+
 def _outcome(good: bool) -> Outcome:
     return Outcome.GOOD if good else Outcome.BAD
 
@@ -269,6 +330,10 @@ def _together(round: BaseRound, tolerated: float, share: float) -> str:
     measured = sum(blocked_by(member) is None for member in round.members)
     needed = members_needed(tolerated, measured)
     return DRAWS_BEYOND_TOGETHER.format(percent=100 * share, needed=needed, measured=measured)
+
+
+def _measured_base(blank: Verdict, step: Step, share: float, words: Sequence[str]) -> Verdict:
+    return replace(_measured(blank, step, share, words), share_of=ShareOf.SCORES)
 
 
 def _measured(blank: Verdict, step: Step, share: float, words: Sequence[str]) -> Verdict:

@@ -135,6 +135,7 @@ class Incident:
     onset_interval: between which rounds the fault began, by those; None where they do not date it
     mode: in which alone the engine answers otherwise; None where the fault is in the scored answers themselves
     recent_in_modes: the latest rounds that were had in modes, as ``recent``
+    by_members: of a base, was it opened by the alarm of one of its adapters (shared_fault.py)? Then it ends with theirs
     """
 
     open: bool = False
@@ -156,6 +157,7 @@ class Incident:
     onset_interval: OnsetInterval | None = None
     mode: Mode | None = None
     recent_in_modes: tuple[RoundInModes, ...] = ()
+    by_members: bool = False
 
     def to_json(self) -> dict[str, Any]:
         recovery = None if self.recovery is None else self.recovery.to_json()

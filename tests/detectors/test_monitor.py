@@ -65,8 +65,17 @@ def test_a_base_that_takes_all_adapters_with_it_opens_one_incident_on_the_base_i
     assert {broken[a].status for a in ADAPTERS} == {Status.DEGRADED}
 
 
-def test_a_base_that_takes_two_of_three_with_it_leaves_each_to_speak_for_itself() -> None:
-    played = play(Monitor(RULES), ALL, *[ALL | dict.fromkeys(ADAPTERS[:2], "not_applied")] * 20)
+def test_a_base_that_takes_two_of_three_with_it_in_one_round_speaks_for_them() -> None:
+    two = ALL | dict.fromkeys(ADAPTERS[:2], "not_applied")
+    played = play(Monitor(RULES), ALL, *[two] * 20)
+    assert [p["smol"].status for p in played] == [Status.HEALTHY, *[Status.DEGRADED] * 20]
+    assert played[1]["smol"].reason is Reason.ALARM and played[1]["smol"].members == ADAPTERS[:2]
+    assert {p[a].covered_by for p in played[1:] for a in ADAPTERS} == {"smol"}
+
+
+def test_of_two_that_a_base_of_four_loses_each_speaks_for_itself() -> None:
+    half = {"fourth": "healthy"} | ALL | dict.fromkeys(ADAPTERS[:2], "not_applied")
+    played = play(Monitor(RULES), half | ALL, *[half] * 20)
     assert {p["smol"].status for p in played} == {Status.HEALTHY}
     assert [played[1][a].reason for a in ADAPTERS[:2]] == [Reason.ALARM] * 2
     assert {p[a].covered_by for p in played for a in ADAPTERS} == {""}
