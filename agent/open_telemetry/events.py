@@ -13,8 +13,9 @@ from typing import Any
 
 from opentelemetry._logs import SeverityNumber
 
+from agent.alerting.policy import Severity, Urgency
 from agent.open_telemetry import conventions
-from agent.records import Notice, NoticeKind, NoticeReason
+from agent.records import Notice, NoticeKind
 from detectors.records import BaseRound, Status, Verdict
 
 SEVERITIES = {
@@ -22,6 +23,13 @@ SEVERITIES = {
     Status.SUSPECT: SeverityNumber.WARN,
     Status.UNMONITORABLE: SeverityNumber.WARN,
     Status.DEGRADED: SeverityNumber.ERROR,
+}
+# Tools colour by these three; the policy's own word is an attribute.
+URGENCIES = {
+    Severity.CRITICAL: SeverityNumber.ERROR,
+    Severity.ERROR: SeverityNumber.ERROR,
+    Severity.WARNING: SeverityNumber.WARN,
+    Severity.INFO: SeverityNumber.INFO,
 }
 Attributes = Mapping[str, str | int | float]
 
@@ -69,17 +77,19 @@ def verdict_event(verdict: Verdict) -> Event:
     return Event(conventions.EVALUATION, verdict.at, SEVERITIES[verdict.status], verdict.explanation, attributes)
 
 
-def notice_event(notice: Notice) -> Event:
-    """What the on-call person was told."""
-    severity = SeverityNumber.INFO
-    if notice.kind is NoticeKind.TRIGGER:
-        severity = SeverityNumber.WARN if notice.reason is NoticeReason.CANNOT_TELL else SeverityNumber.ERROR
+def notice_event(notice: Notice, urgency: Urgency) -> Event:
+    """What the on-call person was told. urgency: by the policy; an end and a change are information, however urgent the
+    incident was"""
+    severity = URGENCIES[urgency.severity] if notice.kind is NoticeKind.TRIGGER else SeverityNumber.INFO
     words = {
         "gapwatch.notice.kind": notice.kind.value,
         "gapwatch.notice.reason": notice.reason.value,
         "gapwatch.notice.dedup_key": notice.dedup_key,
+        "gapwatch.notice.severity": urgency.severity.value,
+        "gapwatch.notice.owner": urgency.owner,
     }
-    return Event(conventions.NOTICE, notice.at, severity, notice.summary, _subject(notice.verdict) | words)
+    attributes = _subject(notice.verdict) | {name: value for name, value in words.items() if value}
+    return Event(conventions.NOTICE, notice.at, severity, notice.summary, attributes)
 
 
 def round_span(base_round: BaseRound) -> Span:

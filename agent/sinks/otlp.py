@@ -48,6 +48,7 @@ class Sink:
         self._resource = Resource.create(
             {"service.name": "gapwatch", "service.instance.id": surroundings.pod, **about},
         )
+        self._policy = surroundings.policy
         self._runs = VerdictRuns()
         self._troubles = {signal: Trouble(f"sink otlp, {signal}") for signal in ("logs", "traces")}
         self._loggers: LoggerProvider | None = None
@@ -69,7 +70,7 @@ class Sink:
             if isinstance(stored, Verdict):
                 self._log(verdict_event(stored), stored)
             elif isinstance(stored, Notice):
-                self._log(notice_event(stored), stored.verdict)
+                self._log(notice_event(stored, self._policy.of_notice(stored)), stored.verdict)
 
     def flush(self) -> bool:
         return True

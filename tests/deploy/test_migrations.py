@@ -37,6 +37,7 @@ APPLIED = {
     "027_views_for_tools.sql": "b7f81649df0883c0",
     "028_urgency.sql": "17e92b9e650e8922",
     "029_tokens_for_a_week.sql": "de67407d7702d7fd",
+    "030_urgency_in_logs.sql": "989d38a24edce0ff",
     "031_path_of_base_requests.sql": "07ff55e66237557a",
 }
 

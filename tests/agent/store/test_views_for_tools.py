@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from agent import shipped
 from agent.alerting.notice import to_notice
+from agent.alerting.policy import Policy
 from agent.open_telemetry import conventions
+from agent.open_telemetry.events import notice_event
 from agent.records import NoticeReason
 from agent.store import client as store
 from agent.store import migrations
 from detectors.records import Status
 from tests.agent import findings
 from tests.agent.findings import NOW, ROUTER
-from tests.agent.store.stored import Connect, answers, embedded, insert
+from tests.agent.store.stored import HERE, Connect, answers, embedded, insert
 
 VIEWS = shipped.MIGRATIONS / "027_views_for_tools.sql"
+LOGS = shipped.MIGRATIONS / "030_urgency_in_logs.sql"
 # Columns and types of otel_logs: exporter/clickhouseexporter/internal/sql_templates/logs_table.sql.
 EXPORTER = """CREATE TABLE otel_logs (
     Timestamp DateTime64(9), TimestampTime DateTime DEFAULT toDateTime(Timestamp), TraceId String, SpanId String,
@@ -44,6 +48,20 @@ def test_verdicts_and_notices_are_rows_of_otel_logs(migrated: store.Client) -> N
     assert said["gapwatch.subject"] == ROUTER and said["gapwatch.cause"] == alarm.cause.value
     assert conventions.SCORE_VALUE not in good["LogAttributes"], "no figure where nothing was measured"
     assert page["LogAttributes"]["gapwatch.notice.dedup_key"] == f"gapwatch/prod/adapter/{ROUTER}"
+
+
+@embedded
+def test_a_page_is_as_urgent_as_the_policy_has_it_as_it_is_by_otlp(migrated: store.Client) -> None:
+    policy = Policy.model_validate({"adapters": {ROUTER: {"severity": "warning", "owner": "platform"}}})
+    page = to_notice(findings.alarm(NOW), NoticeReason.DEGRADED, "prod", NOW + 1)
+    insert(migrated, page, place=replace(HERE, policy=policy))
+    migrated.command("INSERT INTO notices (at, kind, reason) VALUES (now(), 'trigger', 'degraded')")  # of before 028
+    row, former = migrated.query("SELECT * FROM otel_logs ORDER BY SeverityNumber").named_results()
+    event = notice_event(page, policy.of_notice(page))
+    assert (row["SeverityText"], row["SeverityNumber"]) == (event.severity.name, event.severity.value) == ("WARN", 13)
+    attributes = {name: str(value) for name, value in event.attributes.items()}
+    assert row["LogAttributes"] == {"event.name": event.name} | attributes
+    assert former["SeverityText"] == "ERROR" and "gapwatch.notice.severity" not in former["LogAttributes"]
 
 
 @embedded
@@ -96,4 +114,4 @@ def test_they_are_read_by_a_connection_to_another_database(
 
 
 def test_the_names_in_sql_are_those_of_the_conventions() -> None:
-    assert set(re.findall(r"'(gen_ai\.[a-z_.]+)'", VIEWS.read_text())) == conventions.EVALUATION_NAMES
+    assert set(re.findall(r"'(gen_ai\.[a-z_.]+)'", LOGS.read_text())) == conventions.EVALUATION_NAMES
