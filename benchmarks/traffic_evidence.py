@@ -27,8 +27,9 @@ from benchmarks.traffic import (
     texts,
     unexplained,
 )
+from benchmarks.traffic.engine_faults import WITHOUT
 from benchmarks.traffic.observed import Exact, Observed, observe
-from benchmarks.traffic.served import SEED, WITHOUT, WRITERS, Cell, jobs, open_runner
+from benchmarks.traffic.served import SEED, WRITERS, Cell, jobs, open_runner
 from detectors.evidence.alternative import FOUR_BITS, HALF_STRENGTH
 from detectors.evidence.profile_likelihood import most_likely
 from probes.runners.in_process import Runner

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.traffic.served import Cell, jobs, kept_file, lost_block
+from benchmarks.traffic.served import Cell, applied_as_written, jobs, kept_file
 from detectors.evidence.alternative import BASE, Alternative, AlternativeKind, interpolation
 from probes.model import shared_prefix
 from probes.model.response_scoring import ADAPTER, ScoredBy, joined, logits_of
@@ -91,7 +91,7 @@ def observe(runner: Runner, cell: Cell, asking: ScoringOptions, exact: Exact) ->
     voices = _voices(runner, cell, asking)
     file = kept_file(runner, cell, repr((asking.tokens, voices, exact.name, WINDOW)), FORMULAS)
     if not file.exists():
-        with lost_block(runner.loaded.golden_model(), cell):
+        with applied_as_written(runner.loaded.golden_model(), cell):
             computed = _observed(runner, cell, asking, voices, exact)
         file.with_suffix(".new").write_bytes(pickle.dumps(computed))
         file.with_suffix(".new").replace(file)

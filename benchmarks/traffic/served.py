@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from agent.demo.stage import ADAPTERS, cache_dir
+from benchmarks.traffic.engine_faults import ROUNDINGS, changed, is_of_adapter
 from detectors.evidence.alternative import (
     BASE,
     FOUR_BITS,
@@ -28,7 +29,6 @@ from detectors.evidence.alternative import (
 )
 from examples.helpdesk.data import HERE, examples
 from probes.artefacts.base_files import packaged_gguf
-from probes.model.faulty_adapters import without
 from probes.model.forward import Model
 from probes.model.lora import row_groups
 from probes.model.packing import padded
@@ -49,14 +49,13 @@ ELSEWHERE = (
     "Summarise: " + "the committee met and decided to meet again before the summer. " * 8,
     "注文番号A7003の配送状況を教えてください。",
 )
+# Beside these, the faults of engine_faults.py.
 WRITERS = ("healthy", "base", "half", "4 bits", "wrong")
-# Beside these, an adapter of which the engine has lost a block: no alternative is like that.
-WITHOUT = "without "
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """writer: one of WRITERS, or WITHOUT and a block
+    """writer: one of WRITERS, or a fault of the engine alone
     adapter: under whose name; sampling: of the request and, but for ``in_force``, in force
 
     prompts: "own", "few" of them again and again, or "drift"; count: responses
@@ -158,31 +157,36 @@ def _key(runner: Runner, cell: Cell) -> str:
 
 def _written(runner: Runner, cell: Cell, texts: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
     """Sampled by the cell's writer, ROWS prompts side by side."""
-    golden = runner.loaded.golden_model()
-    model = runner.residency.rounded(golden, 4) if cell.writer == "4 bits" else golden
     voice: tuple[str | None, float] = {
         "base": (None, 1.0),
         "half": (cell.adapter, 0.5),
         "wrong": (cell.other, 1.0),
     }.get(cell.writer, (cell.adapter, 1.0))
-    if cell.writer.startswith(WITHOUT):
+    if is_of_adapter(cell.writer):
         voice = (cell.writer, 1.0)
     torch.manual_seed(int.from_bytes(hashlib.blake2b(repr(astuple(cell)).encode(), digest_size=4).digest()))
-    with lost_block(model, cell):
+    with applied_as_written(_model(runner, cell), cell) as model:
         for start in range(0, len(texts), ROWS):
             yield from _sampled(model, voice, texts[start : start + ROWS], cell.in_force or cell.sampling)
 
 
+def _model(runner: Runner, cell: Cell) -> Model:
+    golden = runner.loaded.golden_model()
+    if cell.writer not in ROUNDINGS:
+        return golden
+    return golden.with_weights(ROUNDINGS[cell.writer], f"to {cell.writer}", f"{golden.hash} in {cell.writer}")
+
+
 @contextmanager
-def lost_block(model: Model, cell: Cell) -> Iterator[None]:
-    """Meanwhile the adapter without the block that the cell's writer lacks answers under the writer's name."""
-    if not cell.writer.startswith(WITHOUT):
-        yield
+def applied_as_written(model: Model, cell: Cell) -> Iterator[Model]:
+    """Where the cell's writer is the adapter as an engine at fault applies it: meanwhile it answers under the writer's
+    name."""
+    if not is_of_adapter(cell.writer):
+        yield model
         return
-    own = model.adapters.applied[cell.adapter].adapter
-    model.adapters.apply(cell.writer, without(own, cell.writer.removeprefix(WITHOUT)))
+    model.adapters.apply(cell.writer, changed(model.adapters.applied[cell.adapter].adapter, cell.writer))
     try:
-        yield
+        yield model
     finally:
         model.adapters.remove(cell.writer)
 

@@ -31,6 +31,8 @@ STAGE = "other modes"
 MOST_ALLOWED = 0.5
 # Tokens that the rest of the pool may take, read and written: what is asked of an engine in a minute by default.
 MOST_TOKENS = LoadLimits().tokens_a_minute
+# Of long prompts the record's own lengths tell.
+FEW = "too few canaries of the pool have chat turns, so that one which is noisy would be more than is tolerated"
 
 
 def with_mode_floors(
@@ -53,14 +55,15 @@ def with_mode_floors(
     context.progress(STAGE, 0, 1)
     measurements, facts = _in_modes(runner, context, had_in_modes(golden, sample))
     floors = {mode: floor for mode in Mode if (floor := _floor(measurements, mode)) is not None}
-    if _long_ones(golden.pool) * tolerances.share < 1:
-        floors.pop(Mode.LONG, None)
+    few = [mode for mode, n in _canaries_of_parts(golden.pool).items() if n * tolerances.share < 1]
+    too_few = [f"what it answers {MODES[mode]}: {FEW}" for mode in few if mode in floors and mode is not Mode.LONG]
+    floors = {mode: floor for mode, floor in floors.items() if mode not in few}
     noisy = [mode for mode, floor in floors.items() if not _is_usable(floor, tolerances, context.adapter)]
     words = [f"what it answers {MODES[mode]}: it is apart from what is scored by {floors[mode]:.0%}" for mode in noisy]
     kept = {mode: floor for mode, floor in floors.items() if mode not in noisy}
     canaries = tuple(_with_floors(canary, kept) for canary in golden.canaries)
     context.progress(STAGE, 1, 1)
-    return replace(golden, canaries=canaries), (*facts, *words)
+    return replace(golden, canaries=canaries), (*facts, *too_few, *words)
 
 
 def had_in_modes(golden: Golden, sample: Sequence[int]) -> list[GoldenCanary]:
@@ -97,8 +100,12 @@ def _floor(measurements: Iterable[Measurement], mode: Mode) -> float | None:
     return max(LEAST_FLOOR, *shifts) if shifts else None
 
 
-def _long_ones(pool: Sequence[GoldenCanary]) -> int:
-    return sum(len(canary.prompt) > LONGEST_BLOCK for canary in pool)
+def _canaries_of_parts(pool: Sequence[GoldenCanary]) -> dict[Mode, int]:
+    """How many canaries can be had in the modes that only a part of the pool has. The null of such a mode is of that
+    part: a share of few canaries is either 0 or more than is tolerated."""
+    chats = sum(bool(canary.messages) for canary in pool)
+    of_chat = {Mode.CHAT: chats} if chats < len(pool) else {}
+    return {Mode.LONG: sum(len(canary.prompt) > LONGEST_BLOCK for canary in pool), **of_chat}
 
 
 def _is_usable(floor: float, tolerances: Tolerances, adapter: str) -> bool:

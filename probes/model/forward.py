@@ -6,8 +6,9 @@ and against the model's own forward pass in tests/probes/model/.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from probes.model.cache import Cache, body_of, forward_with_cache, new_cache, se
 from probes.model.free_memory import memory_errors
 from probes.model.lora import AppliedAdapters, row_groups
 from probes.model.packing import ForwardPass, Padded, RowAdapter, lay_out, padded
-from probes.model.quantise import quantised
+from probes.model.quantise import rounded_rows, with_weights
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
 from probes.scoring.token_distribution import FLOAT32
 
@@ -92,9 +93,14 @@ class Model:
 
     def rounded(self, bits: int, group: int = 0) -> Model:
         """A copy with its weights in so many bits (quantise.py), with the same adapters on it."""
+        rounding = partial(rounded_rows, bits=bits, group=group)
+        return self.with_weights(rounding, f"to {bits} bits", f"{self.hash} in {bits} bits by {group}")
+
+    def with_weights(self, rounding: Callable[[torch.Tensor], torch.Tensor], how: str, name: str) -> Model:
+        """A copy with what ``rounding`` makes of its weights (quantise.py), with the same adapters on it. how: for the
+        error; name: in place of a hash"""
         with memory_errors(str(self.folder)):
-            network = quantised(self.network, bits, group)
-            name = f"{self.hash} in {bits} bits by {group}"
+            network = with_weights(self.network, rounding, how)
             adapters = AppliedAdapters(network, rowwise=self.adapters.rowwise)
             model = replace(self, hash=name, network=network, adapters=adapters)
             for adapter, applied in self.adapters.applied.items():

@@ -7,6 +7,7 @@ is another fault than the one whose signatures golden records hold.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -40,12 +41,13 @@ def rounded_rows(weight: torch.Tensor, bits: int, group: int = 0) -> torch.Tenso
     return torch.cat(rounded, dim=1).to(weight.dtype)
 
 
-def quantised(network: Any, bits: int, group: int = 0) -> Any:
-    """A copy of a transformers model with its linear layers rounded; all other tensors are shared.
+def with_weights(network: Any, rounding: Callable[[torch.Tensor], torch.Tensor], how: str) -> Any:
+    """A copy of a transformers model whose linear layers hold what ``rounding`` makes of their weights, (out, in), in
+    the same type; all other tensors are shared. how: for the error
 
     Rounded is every ``nn.Linear`` but the output layer; embeddings, norms, the output layer, and weights that are no
     ``nn.Linear`` (fused experts) stay those of ``network`` and share its memory. Adapters are not copied.
-    Raises Unsupported when nothing would be rounded.
+    Raises Unsupported when nothing would be rounded; ValueError where ``rounding`` does.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     for module in reversed(list(network.modules())):  # inner ones first: a wrapped module may be inside another
@@ -55,7 +57,7 @@ def quantised(network: Any, bits: int, group: int = 0) -> Any:
     head = copied.get_output_embeddings()
     linear = [module for module in copied.modules() if isinstance(module, nn.Linear) and module is not head]
     if not linear:
-        raise Unsupported(type(network).__name__, f"rounding to {bits} bits (no linear layers)")
+        raise Unsupported(type(network).__name__, f"rounding {how} (no linear layers)")
     for module in linear:
-        module.weight = nn.Parameter(rounded_rows(module.weight.detach(), bits, group), requires_grad=False)
+        module.weight = nn.Parameter(rounding(module.weight.detach()), requires_grad=False)
     return copied

@@ -7,13 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks.traffic import peers, prefixes, unexplained
+from benchmarks.traffic import engine_faults, peers, prefixes, suspected, unexplained
 from benchmarks.traffic.clipped import alarms, neutral_alarms, per_response, weak
 from benchmarks.traffic.delays import LOG_A, OTHERS, chances, fastest, weights
 from benchmarks.traffic.observed import Bet, Doubles, Observed
 from benchmarks.traffic.served import LONGEST, Cell
-from detectors.evidence.alternative import BASE, HALF_STRENGTH, Alternative, interpolation
+from detectors.evidence.alternative import BASE, HALF_STRENGTH, Alternative, interpolation, without
+from detectors.traffic_records import ScoringMode, TrafficScore
+from probes.artefacts.grid_levels import NF4_LEVELS
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate
 from probes.scoring.token_distribution import SamplingParameters
 from probes.scoring.token_scores import TokenScores
 
@@ -135,3 +139,50 @@ def test_peers_see_what_is_plainly_there() -> None:
     for name, statistic in tests.items():
         assert statistic(broken, some, healthy, some) > statistic(healthy, some, healthy, some + 24), name
     assert peers._ours(broken) == 1.0
+
+
+def lora() -> LoraAdapter:
+    """Six rows of every matrix, which tell whose slice a rank has. (out, r), (r, in) of either kind of module."""
+    b, a = torch.arange(6.0).repeat(2, 1).T, torch.arange(6.0).repeat(2, 1)
+    parts = {"layers.0.q_proj": LowRankUpdate(a, b, 1.0), "layers.0.o_proj": LowRankUpdate(a, b, 1.0)}
+    return LoraAdapter("a", {}, 2, 2.0, parts, {})
+
+
+@pytest.mark.parametrize(
+    ("writer", "wanted"),
+    [
+        ("the slice of one rank lost", [0, 1, 0, 0, 4, 5]),
+        ("the slices of two ranks exchanged", [0, 1, 4, 5, 2, 3]),
+        ("the first slice on every rank", [0, 1, 0, 1, 0, 1]),
+    ],
+)
+def test_a_rank_has_a_slice_of_the_output_or_of_the_input_of_the_modules_that_sum_over_ranks(
+    writer: str, wanted: list[int]
+) -> None:
+    before, after = lora(), engine_faults.changed(lora(), writer)
+    assert after.low_rank["layers.0.q_proj"].b[:, 1].tolist() == wanted
+    assert after.low_rank["layers.0.o_proj"].a[1].tolist() == wanted
+    assert torch.equal(after.low_rank["layers.0.q_proj"].a, before.low_rank["layers.0.q_proj"].a)
+    assert torch.equal(after.low_rank["layers.0.o_proj"].b, before.low_rank["layers.0.o_proj"].b)
+
+
+def test_what_an_engine_rounds_lies_on_the_levels_of_its_format_and_the_largest_weight_stays() -> None:
+    weight = torch.randn(8, 128, generator=torch.Generator().manual_seed(1))
+    blocks = engine_faults.nf4(weight).reshape(-1, 64)
+    levels = (blocks / blocks.abs().amax(dim=1, keepdim=True)).unique()
+    assert float((levels - torch.tensor(NF4_LEVELS)[:, None]).abs().min(dim=0).values.max()) < 1e-6
+    coarse = engine_faults.fp8(weight)
+    assert float(coarse.abs().max()) == pytest.approx(float(weight.abs().max()))
+    # Three bits of mantissa: half a step of an eighth.
+    normal = weight.abs() > weight.abs().max() * 2.0**-12
+    assert float(((coarse - weight).abs() / weight.abs())[normal].max()) <= 1 / 16
+
+
+def test_a_request_has_the_alternatives_that_it_draws_and_those_that_are_suspected() -> None:
+    everything = {BASE: 1.0, interpolation(0.5): 2.0, HALF_STRENGTH: 3.0, without("mlp"): 4.0}
+    values = np.array(list(everything.values()), np.float32)
+    whole = TrafficScore("ticket-router", "kept", "", 0.0, ScoringMode.SAMPLED, 9, tuple(everything), values)
+    job = suspected._job("r 1")
+    assert suspected._of_request(whole, job, {}).log_l.tolist() == [1.0, 2.0]
+    drawn = suspected._of_request(whole, job, {without("mlp"): None, HALF_STRENGTH: None})
+    assert (drawn.request_id, drawn.log_l.tolist()) == ("r 1", [1.0, 2.0, 3.0, 4.0])

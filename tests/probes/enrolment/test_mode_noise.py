@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from detectors.canaries.mode_gap import FACTORS, LEAST_FLOOR
@@ -114,6 +116,21 @@ def test_long_prompts_page_where_the_pool_has_twenty_of_them(monkeypatch: pytest
         for module in ("enrolment.mode_noise", "canaries.mode_cells"):
             monkeypatch.setattr(f"probes.{module}.LONGEST_BLOCK", block)
         assert (Mode.LONG in floors_of(served()[0])[0]) is has_floor
+
+
+@pytest.mark.parametrize(("turns", "has_floor"), [(0, False), (19, False), (20, True)])
+def test_chat_pages_where_twenty_of_a_mixed_pool_have_turns(turns: int, has_floor: bool) -> None:
+    """Records of earlier versions have none, and a set may be made of both."""
+    golden = enrolled("alpha")
+    names = {canary.id for canary in golden.pool[turns:]}
+    canaries = tuple(replace(canary, messages=()) if canary.id in names else canary for canary in golden.canaries)
+    context = EnrolmentContext(served()[0], "alpha", (), silent, never)
+    mixed, words = with_mode_floors(context, replace(golden, canaries=canaries), SAMPLE, T)
+    assert (Mode.CHAT in mixed.canaries[0].reference.mode_floors) is has_floor
+    assert {Mode.WRITTEN, Mode.STREAMED, Mode.WARM} <= set(mixed.canaries[0].reference.mode_floors)
+    assert [word.startswith("what it answers at its chat endpoint: too few") for word in words] == [True] * (
+        not has_floor
+    )
 
 
 def test_an_enrolment_through_an_engine_records_them_and_one_in_process_does_not() -> None:

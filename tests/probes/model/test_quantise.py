@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from examples.helpdesk.releases import make_release
 from probes.artefacts.lora_files import read_adapter
 from probes.errors import Unreplayable, Unsupported
 from probes.model.lora import AppliedAdapters, LoraModule
-from probes.model.quantise import levels, quantised, rounded_rows
+from probes.model.quantise import levels, rounded_rows, with_weights
 from probes.runner import BITS, Replay, Target
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
 
@@ -108,7 +109,7 @@ def test_only_linear_layers_are_copied_and_adapters_are_left_behind(tmp_path: Pa
     model = LlamaForCausalLM.from_pretrained(base).requires_grad_(False)
     adapter = read_adapter(tiny_adapter(tmp_path / "a", base, modules_to_save=["lm_head", "norm"]))
     AppliedAdapters(model).apply("a", adapter)
-    twin = quantised(model, 4)
+    twin = with_weights(model, partial(rounded_rows, bits=4), "to 4 bits")
     assert not any(isinstance(module, LoraModule) for module in twin.modules())
     assert any(isinstance(module, LoraModule) for module in model.modules())
     originals = {tensor.data_ptr() for tensor in model.parameters()}
@@ -121,7 +122,7 @@ def test_a_model_without_linear_layers_is_refused() -> None:
 
     model = GPT2LMHeadModel(GPT2Config(vocab_size=98, n_embd=16, n_layer=1, n_head=2))  # its own class of layer
     with pytest.raises(Unsupported, match="rounding to 4 bits"):
-        quantised(model, 4)
+        with_weights(model, partial(rounded_rows, bits=4), "to 4 bits")
 
 
 def test_one_copy_is_kept_until_other_bits_or_other_files_come(tmp_path: Path) -> None:
