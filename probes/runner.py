@@ -312,6 +312,9 @@ class AnswersInModes(Protocol):
     def modes(self) -> tuple[Mode, ...]:
         """In which it can be; none where it gives no log-probabilities of what it writes. Raises Unreplayable."""
 
+    def streams_chats(self) -> bool:
+        """Can it be had answer at the chat endpoint and streamed at once? Raises Unreplayable."""
+
     def written(
         self, replay: Replay, messages: Sequence[Mapping[str, str]], modes: Sequence[Mode], stop: Stop
     ) -> Listed | None:

@@ -30,6 +30,7 @@ from probes.serving.listed_summary import summary_of
 DRAWS, DRAWS_AT_EVENT = 4, 12
 # Tokens of the largest block by which engines keep prefixes: only a longer prompt leaves a whole one behind.
 LONGEST_BLOCK = 128
+CHAT_STREAMED = frozenset((Mode.CHAT, Mode.STREAMED))
 Cell = tuple[Mode, ...]
 
 
@@ -57,16 +58,18 @@ class Cells:
     dropped: frozenset[Mode] = frozenset()
 
 
-def two_cells(modes: Sequence[Mode], number: int) -> tuple[Cell, Cell]:
+def two_cells(modes: Sequence[Mode], number: int, streams_chats: bool = True) -> tuple[Cell, Cell]:
     """Two choices of these factors that share none and have each of them once; another pair with the next number.
 
-    modes: those of FACTORS in which the engine can be had answer
+    modes: those of FACTORS in which the engine can be had answer; streams_chats: at the chat endpoint streamed, too
     """
     factors = [mode for mode in FACTORS if mode in modes]
     # Those without the last factor; the other cell of the pair has it.
     choices = [cell for size in range(len(factors)) for cell in combinations(factors[:-1], size)] or [()]
-    chosen = choices[number % len(choices)]
-    return chosen, tuple(mode for mode in factors if mode not in chosen)
+    pairs = [(cell, tuple(mode for mode in factors if mode not in cell)) for cell in choices]
+    if not streams_chats:
+        pairs = [pair for pair in pairs if not any(CHAT_STREAMED.issubset(cell) for cell in pair)]
+    return pairs[number % len(pairs)]
 
 
 def drawn_for_cells(golden: Golden, plan: RoundPlan, budget: int | None, whole: bool) -> dict[str, int]:
@@ -181,7 +184,7 @@ class _Asking:
         if self.stop() or Mode.WRITTEN not in self.modes:
             return None
         factors = [mode for mode in self.modes if mode is not Mode.CHAT or pair.canary.messages]
-        chosen = two_cells(factors, number)[which]
+        chosen = two_cells(factors, number, self.runner.streams_chats())[which]
         try:
             return self._had(pair, chosen)
         except EngineAway:

@@ -185,6 +185,9 @@ class Runner:
         capabilities = self._connected().capabilities
         return (Mode.WRITTEN, *capabilities.modes) if Route.GENERATED in capabilities.routes else ()
 
+    def streams_chats(self) -> bool:
+        return self._connected().capabilities.streams_chats
+
     def written(
         self, replay: Replay, messages: Sequence[Mapping[str, str]], modes: Sequence[Mode], stop: Stop
     ) -> Listed | None:

@@ -65,7 +65,7 @@ class Capabilities:
     routes: the best first; most_listed: tokens that it lists at a position at most; tokenizes: it renders chats and
     gives token ids; takes_ids: prompts may be token ids; isolates: a request may be kept from the cache of prefixes
     context: most tokens of prompt and answer, None unknown; vocabulary: tokens in it, None unknown
-    modes: beside WRITTEN, in which ``generate`` can have it answer
+    modes: beside WRITTEN, in which ``generate`` can have it answer; streams_chats: at the chat endpoint streamed, too
     strengths: a request may name the strength at which the adapter answers
     """
 
@@ -78,6 +78,7 @@ class Capabilities:
     vocabulary: int | None = None
     modes: tuple[Mode, ...] = ()
     strengths: bool = False
+    streams_chats: bool = True
 
 
 @dataclass(frozen=True, slots=True)

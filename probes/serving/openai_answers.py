@@ -34,10 +34,15 @@ class Written:
 
 def events(body: bytes) -> list[Any]:
     """The JSON of each event of a stream that came whole. Raises ValueError for one that did not end, or is no JSON."""
-    lines = [line[len(DATA) :].strip() for line in body.splitlines() if line.startswith(DATA)]
+    lines = data(body)
     if not lines or lines[-1] != DONE:
         raise ValueError("a stream that did not end")
     return [json.loads(line) for line in lines[:-1]]
+
+
+def data(body: bytes) -> list[bytes]:
+    """What stands in each server-sent event."""
+    return [line[len(DATA) :].strip() for line in body.splitlines() if line.startswith(DATA)]
 
 
 def written(answers: Sequence[Any]) -> Written:

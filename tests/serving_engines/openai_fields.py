@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detectors.records import Floats
-from tests.serving_engines.replies import Question, Reply, Settings, after_sampler, as_json, most_probable
+from tests.serving_engines.replies import Question, Reply, Settings, after_sampler, as_events, as_json, most_probable
 from tests.serving_engines.toy_engine import ToyEngine
 from tests.serving_engines.toy_tokens import name_of, prompt_of, text_of
 
@@ -58,12 +58,28 @@ def _completion(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> 
     if not prompt or len(prompt) + most > settings.context:
         words = f"This model's maximum context length is {settings.context} tokens"
         return _error(400, words, "invalid_request_error", code="context_length_exceeded")
-    answer = engine.generated(model, prompt, most, "")
+    streamed = bool(body.get("stream"))
+    answer = engine.generated(model, prompt, most, "", streamed)
     rows: list[Floats | None] = [after_sampler(row) if settings.processed else row for row in answer.rows]
     tokens = list(answer.tokens)
     if body.get("echo"):
         rows = [None, *engine.scored(model, prompt)[:-1], *rows]
         tokens = [*prompt, *tokens]
+    head = {"id": "cmpl-1", "object": "text_completion", "created": CREATED, "model": model}
+    if streamed:
+        last = {"finish_reason": "stop" if answer.ended else "length"}
+        return as_events(
+            head
+            | {"system_fingerprint": settings.fingerprint}
+            | {
+                "choices": [
+                    {"text": text_of([token]), "index": 0, "finish_reason": None}
+                    | {"logprobs": None if k is None else _logprobs(settings.listed(k), [token], [row])}
+                    | (last if i + 1 == len(tokens) else {})
+                ]
+            }
+            for i, (token, row) in enumerate(zip(tokens, rows, strict=True))
+        )
     choice = {
         "text": text_of(tokens),
         "index": 0,
@@ -75,8 +91,7 @@ def _completion(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> 
         "completion_tokens": len(answer.tokens),
         "total_tokens": len(prompt) + len(answer.tokens),
     }
-    whole = {"id": "cmpl-1", "object": "text_completion", "created": CREATED, "model": model, "choices": [choice]}
-    return as_json(whole | {"system_fingerprint": settings.fingerprint, "usage": usage})
+    return as_json(head | {"choices": [choice], "system_fingerprint": settings.fingerprint, "usage": usage})
 
 
 def _logprobs(k: int, tokens: Sequence[int], rows: Sequence[Floats | None]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Settings:
     processed: generated log-probabilities are those after a sampler that keeps the two most probable tokens
     ready: False while it starts or stops; started: seconds since the epoch
     cache_config: labels of its metric of that name, where the engine has one
+    tells_of_chats: fields of a chat's choice that its version knows
     """
 
     token: str = ""
@@ -59,6 +60,7 @@ class Settings:
     waiting: int = 0
     cache_usage: float = 0.0
     cache_config: str = 'block_size="16",user_specified_block_size="False"'
+    tells_of_chats: frozenset[str] = frozenset(("prompt_token_ids", "token_ids", "meta_info"))
     twice: str = ""  # a name that the list of models has a second time, with another root
 
     def listed(self, wanted: int) -> int:
@@ -72,10 +74,10 @@ def as_json(value: object, status: int = 200) -> Reply:
     return Reply(status, json.dumps(value).encode())
 
 
-def as_events(values: Iterable[object]) -> Reply:
+def as_events(values: Iterable[object], end: bytes = b"data: [DONE]\n\n") -> Reply:
     """Server-sent events, ended as OpenAI's are."""
     pieces = [f"data: {json.dumps(value)}\n\n".encode() for value in values]
-    return Reply(200, [*pieces, b"data: [DONE]\n\n"], "text/event-stream; charset=utf-8")
+    return Reply(200, [*pieces, end], "text/event-stream; charset=utf-8")
 
 
 def most_probable(row: Floats, k: int) -> list[int]:

@@ -1,8 +1,9 @@
 """Requests and replies as SGLang's native server has them: /generate by token ids, adapters by ``lora_path``.
 
-Checked against excerpts of SGLang's python/sglang/srt/entrypoints/http_server.py (model_info, tokenize) and
-managers/tokenizer_manager.py (meta_info), main of autumn 2026; /v1/models, /server_info and names of metrics were
-not checked. Log-probabilities are [value, id, text or null].
+Checked against excerpts of SGLang's python/sglang/srt/entrypoints/http_server.py (model_info, tokenize),
+managers/tokenizer_manager.py (meta_info) and entrypoints/openai (ChatCompletionRequest; that ids and meta_info are
+refused in a stream), main of autumn 2026; a chat's list of texts is left out; /v1/models, /server_info and names of
+metrics were not checked. Log-probabilities are [value, id, text or null].
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ def reply(engine: ToyEngine, settings: Settings, question: Question) -> Reply:
         ("GET", "/v1/models"): _models,
         ("GET", "/metrics"): _metrics,
         ("POST", "/generate"): _generate,
+        ("POST", "/v1/chat/completions"): _chat,
         ("POST", "/tokenize"): _tokenize,
         ("POST", "/detokenize"): _detokenize,
     }
@@ -130,6 +132,31 @@ def _whole(
         meta |= _input_logprobs(engine, settings, body, model, prompt, start if is_scored else len(prompt))
         meta |= _output_logprobs(settings, body, answer)
     return {"text": text_of(answer.tokens), "output_ids": list(answer.tokens), "meta_info": meta}
+
+
+def _chat(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
+    """Of ChatCompletionRequest what is asked for here; with ``return_meta_info`` the native answer's is beside it."""
+    told = [name for name in ("return_prompt_token_ids", "return_token_ids", "return_meta_info") if body.get(name)]
+    if body.get("stream"):
+        return _error(400, f"{told[0] if told else 'stream'} is not supported with streaming. Please set stream=false")
+    model = body.get("lora_path") or engine.base
+    if not engine.knows(model):
+        return _error(400, f"Got LoRA adapter that has never been loaded: {model}")
+    prompt, most = chat_ids(body["messages"]), body.get("max_completion_tokens") or body.get("max_tokens") or 128
+    answer = engine.generated(model, prompt, most, body.get("extra_key") or "", at_chat=True)
+    native = {"lora_path": model, "return_logprob": body.get("logprobs"), "top_logprobs_num": body.get("top_logprobs")}
+    whole = _whole(engine, settings, native, prompt, answer)
+    more = {"prompt_token_ids": prompt, "token_ids": whole["output_ids"], "meta_info": whole["meta_info"]}
+    asked = {name.removeprefix("return_") for name in told} & settings.tells_of_chats
+    choice = {
+        "index": 0,
+        "message": {"role": "assistant", "content": whole["text"], "reasoning_content": None, "tool_calls": None},
+        "finish_reason": whole["meta_info"]["finish_reason"]["type"],
+        "matched_stop": whole["meta_info"]["finish_reason"].get("matched"),
+    }
+    choice |= {name: value for name, value in more.items() if name in asked}
+    head = {"id": "1f", "object": "chat.completion", "created": CREATED, "model": body.get("model", "default")}
+    return as_json(head | {"choices": [choice], "metadata": {"weight_version": "default"}})
 
 
 def _input_logprobs(

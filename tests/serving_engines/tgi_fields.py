@@ -1,6 +1,7 @@
 """Requests and replies as Text Generation Inference has them: text in, adapters by ``parameters.adapter_id``.
 
-Checked against TGI's docs/openapi.json (GenerateParameters, Details, PrefillToken, Token, Info, ChatTokenizeResponse).
+Checked against TGI's docs/openapi.json (GenerateParameters, Details, PrefillToken, Token, Info, ChatTokenizeResponse,
+StreamResponse, StreamDetails) and the words of its router's refusals.
 LoRAX, a fork of it, adds ``return_k_alternatives``: its ``alternative_tokens`` of a token are made here, too. The
 prompt side has the token alone, without others.
 """
@@ -11,7 +12,7 @@ from typing import Any
 
 from detectors.records import Floats
 from probes.model import toy_language as toy
-from tests.serving_engines.replies import Question, Reply, Settings, after_sampler, as_json, most_probable
+from tests.serving_engines.replies import Question, Reply, Settings, after_sampler, as_events, as_json, most_probable
 from tests.serving_engines.toy_engine import Continuation, ToyEngine
 from tests.serving_engines.toy_tokens import chat_ids, ids_of, name_of, text_of
 
@@ -30,6 +31,7 @@ def reply(engine: ToyEngine, settings: Settings, question: Question) -> Reply:
         ("GET", "/v1/models"): _models,
         ("GET", "/metrics"): _metrics,
         ("POST", "/generate"): _generate,
+        ("POST", "/generate_stream"): _generate_stream,
         ("POST", "/tokenize"): _tokenize,
         ("POST", "/chat_tokenize"): _chat_tokenize,
     }
@@ -70,17 +72,9 @@ def _models(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Repl
 
 def _generate(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
     parameters = body.get("parameters") or {}
-    model = parameters.get("adapter_id") or engine.base
-    if not engine.knows(model):
-        return _error(422, f"Input validation error: adapter_id `{model}` not found", "validation")
-    prompt, most = ids_of(body["inputs"]), parameters.get("max_new_tokens") or 100
-    wanted = parameters.get("top_n_tokens") or 0
-    if wanted > MOST_TOP_TOKENS:
-        words = f"Input validation error: `top_n_tokens` must be >= 0 and <= {MOST_TOP_TOKENS}. Given: {wanted}"
-        return _error(422, words, "validation")
-    if not prompt or len(prompt) + most > settings.context:
-        words = f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= {settings.context}"
-        return _error(422, words, "validation")
+    model, prompt, most = _asked(engine, body)
+    if refusal := _refused(engine, settings, body):
+        return refusal
     answer = engine.generated(model, prompt, most, "")
     whole: dict[str, Any] = {"generated_text": text_of(answer.tokens)}
     if parameters.get("details"):
@@ -91,6 +85,47 @@ def _generate(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Re
         prefill = zip(prompt, [None, *scored], strict=True)
         whole["details"]["prefill"] = [{"id": i, "text": name_of(i), "logprob": value} for i, value in prefill]
     return as_json(whole)
+
+
+def _generate_stream(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply:
+    """An event a token, with the details in the last one, and nothing after it."""
+    parameters = body.get("parameters") or {}
+    if parameters.get("decoder_input_details"):
+        words = "Input validation error: `decoder_input_details` == true is not supported when streaming tokens"
+        return _error(422, words, "validation")
+    if refusal := _refused(engine, settings, body):
+        return refusal
+    model, prompt, most = _asked(engine, body)
+    answer = engine.generated(model, prompt, most, "", streamed=True)
+    details = _details(settings, parameters, answer)
+    tops = details.pop("top_tokens", [[] for _ in answer.tokens])
+    events = [
+        {"index": i + 1, "token": token, "top_tokens": top, "generated_text": None, "details": None}
+        for i, (token, top) in enumerate(zip(details["tokens"], tops, strict=True))
+    ]
+    end = {name: details[name] for name in ("finish_reason", "generated_tokens", "seed")}
+    events[-1] |= {"generated_text": text_of(answer.tokens), "details": end | {"input_length": len(prompt)}}
+    return as_events(events, end=b"")
+
+
+def _asked(engine: ToyEngine, body: dict[str, Any]) -> tuple[str, list[int], int]:
+    """Name, token ids of the prompt, most tokens."""
+    parameters = body.get("parameters") or {}
+    return parameters.get("adapter_id") or engine.base, ids_of(body["inputs"]), parameters.get("max_new_tokens") or 100
+
+
+def _refused(engine: ToyEngine, settings: Settings, body: dict[str, Any]) -> Reply | None:
+    model, prompt, most = _asked(engine, body)
+    if not engine.knows(model):
+        return _error(422, f"Input validation error: adapter_id `{model}` not found", "validation")
+    wanted = (body.get("parameters") or {}).get("top_n_tokens") or 0
+    if wanted > MOST_TOP_TOKENS:
+        words = f"Input validation error: `top_n_tokens` must be >= 0 and <= {MOST_TOP_TOKENS}. Given: {wanted}"
+        return _error(422, words, "validation")
+    if not prompt or len(prompt) + most > settings.context:
+        words = f"Input validation error: `inputs` tokens + `max_new_tokens` must be <= {settings.context}"
+        return _error(422, words, "validation")
+    return None
 
 
 def _details(settings: Settings, parameters: dict[str, Any], answer: Continuation) -> dict[str, Any]:

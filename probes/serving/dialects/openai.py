@@ -8,6 +8,9 @@ every machine. Such a listing compares with others of this kind alone, and with 
 Two tokens of one text in one listing cannot be distinguished: that position is refused as one that lists fewer. The
 given token stands in the listing without its rank; a server that lists exactly one token fewer than was wanted is
 therefore not noticed at positions where the given one is beyond the most probable.
+
+What is written may be streamed. Another mode than that there is none: a chat would have to be rendered, which takes the
+engine's tokenizer, and no request is kept from a cache, so that there is nothing cold to compare a warm one with.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
-from probes.serving.client import Client
+from probes.serving.client import OK, Client
 from probes.serving.common_paths import model_cards, models_of
 from probes.serving.engine import (
     Address,
@@ -33,6 +37,7 @@ from probes.serving.engine import (
 )
 from probes.serving.json_form import number, reading, text, text_or_none, whole_or_none
 from probes.serving.listing import Position, listed_of
+from probes.serving.openai_answers import events
 
 COMPLETIONS = "/v1/completions"
 MOST_WANTED = 20
@@ -59,7 +64,7 @@ class Engine:
         if not most or not takes_ids:
             return Capabilities((Route.TEXT,), 0, tokenizes=False, takes_ids=takes_ids, isolates=False)
         routes = (Route.PROMPT, Route.GENERATED) if self._echoes(model) else (Route.GENERATED,)
-        return Capabilities(routes, most, tokenizes=False, takes_ids=True, isolates=False)
+        return Capabilities(routes, most, tokenizes=False, takes_ids=True, isolates=False, modes=(Mode.STREAMED,))
 
     def models(self) -> tuple[ServedModel, ...]:
         return models_of(model_cards(self._client, self._url), self._url)
@@ -95,7 +100,8 @@ class Engine:
         return self._answered(answer, request, positions)
 
     def generate(self, request: Request, tokens: int) -> Answered:
-        answer = self._completed(self._body(request, request.prompt) | {"max_tokens": tokens})
+        body = self._body(request, request.prompt) | {"max_tokens": tokens}
+        answer = self._streamed(body) if request.streamed else self._completed(body)
         with reading(self._url + COMPLETIONS):
             choice = answer["choices"][0]
             words, ended = text(choice["text"]), choice["finish_reason"] == "stop"
@@ -175,6 +181,24 @@ class Engine:
             if len(answer["choices"]) != 1:
                 self._refused(f"{len(answer['choices'])} choices, wanted 1")
         return answer
+
+    def _streamed(self, body: Mapping[str, Any]) -> Any:
+        """In the form of an answer that came whole."""
+        reply = self._client.ask("POST", COMPLETIONS, {**body, "stream": True})
+        if reply.status != OK:
+            self._client.json_of(reply)
+        with reading(self._url + COMPLETIONS):
+            pieces = events(reply.body)
+            choices = [piece["choices"][0] for piece in pieces if piece["choices"]]
+            lists = [choice["logprobs"] for choice in choices if choice["logprobs"]]
+            named = ("tokens", "token_logprobs", "top_logprobs")
+            whole = {name: [entry for own in lists for entry in own[name]] for name in named}
+            ends = [choice["finish_reason"] for choice in choices if choice.get("finish_reason")]
+            words = "".join(text(choice["text"]) for choice in choices)
+            self._fingerprint = next(
+                (known for piece in reversed(pieces) if (known := text_or_none(piece.get("system_fingerprint")))), ""
+            )
+        return {"choices": [{"text": words, "finish_reason": ends[-1] if ends else None, "logprobs": whole}]}
 
     def _refused(self, why: str) -> NoReturn:
         self._client.refused(COMPLETIONS, why)

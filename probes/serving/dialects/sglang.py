@@ -6,8 +6,12 @@ sglang.srt.entrypoints.http_server. A log-probability is written [value, token i
 
 An adapter is named by ``lora_path``; without it the base answers, so the base's own name is left out and every other
 one is sent, known or not. ``logprob_start_len: 0`` scores the whole prompt; the cache of prefixes is not read for it.
-What is written may be streamed, each event with all tokens so far. Its chat endpoint names tokens by their text alone,
-so that what it writes there is not compared.
+What is written may be streamed, each event with all tokens so far.
+
+Its chat endpoint lists tokens by their text alone, but gives the record of its native answer beside it
+(``return_meta_info``, ``return_prompt_token_ids``: ChatCompletionRequest of sglang.srt.entrypoints.openai.protocol),
+which names their ids; of a stream it refuses to. So what it writes there is compared where its version has these
+fields, and never streamed. The model's defaults for sampling hold there for what a request leaves out.
 """
 
 from __future__ import annotations
@@ -46,7 +50,7 @@ from probes.serving.json_form import (
 from probes.serving.listing import Position, joined, listed_of, walked
 from probes.serving.openai_answers import events
 
-GENERATE, TOKENIZE, DETOKENIZE = "/generate", "/tokenize", "/detokenize"
+GENERATE, TOKENIZE, DETOKENIZE, CHAT = "/generate", "/tokenize", "/detokenize", "/v1/chat/completions"
 MOST_LISTED = 20  # there is no limit of its own
 GREEDY = {"temperature": 0, "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0}
 
@@ -63,8 +67,8 @@ class Engine:
             context = whole_or_none(model_cards(self._client, self._url)[0].get("max_model_len"))
         tokenizes = self._client.ask("POST", TOKENIZE, {"prompt": "a"}).status == OK
         routes = (Route.PROMPT, Route.WALK, Route.GENERATED)
-        modes = (Mode.STREAMED, Mode.WARM)
-        return Capabilities(routes, MOST_LISTED, tokenizes, takes_ids=True, isolates=True, context=context, modes=modes)
+        modes = (Mode.STREAMED, *((Mode.CHAT,) if tokenizes and self._tells_of_chats() else ()), Mode.WARM)
+        return Capabilities(routes, MOST_LISTED, tokenizes, True, True, context, modes=modes, streams_chats=False)
 
     def models(self) -> tuple[ServedModel, ...]:
         return models_of(model_cards(self._client, self._url), self._url)
@@ -95,10 +99,12 @@ class Engine:
         raise Unreplayable(self._url, f"SGLang scores no continuation by {route.value}, wanted prompt or walk")
 
     def generate(self, request: Request, tokens: int) -> Answered:
+        if request.messages:
+            return self._chatted(request, tokens)
         body = self._body(request, request.prompt, tokens)
         answer = self._streamed(body) if request.streamed else self._client.post(GENERATE, body)
         with reading(self._at(GENERATE)):
-            words, ended = text(answer["text"]), answer["meta_info"]["finish_reason"]["type"] == "stop"
+            words, ended = text(answer["text"]), _has_ended(answer["meta_info"])
             positions = _positions(answer["meta_info"], "output")
             ids = wholes(answer["output_ids"])
         if ids != tuple(position.token for position in positions) or not 1 <= len(ids) <= tokens:
@@ -119,6 +125,43 @@ class Engine:
 
     def close(self) -> None:
         self._client.close()
+
+    def _chatted(self, request: Request, tokens: int) -> Answered:
+        if request.streamed:
+            raise Unreplayable(self._url, "its chat endpoint gives no ids of tokens in a stream, wanted it whole")
+        answer = self._client.post(CHAT, self._chat(request, tokens))
+        with reading(self._at(CHAT)):
+            (choice,) = answer["choices"]
+            was_read, meta = wholes(choice["prompt_token_ids"]), choice["meta_info"]
+            positions, words = _positions(meta, "output"), text_or_none(choice["message"].get("content"))
+        if was_read != request.prompt:
+            self._client.refused(CHAT, "it read other tokens than those that were sent")
+        if not 1 <= len(positions) <= tokens:
+            self._client.refused(CHAT, f"{len(positions)} tokens generated, wanted 1 to {tokens}")
+        return self._answered(choice, request, positions, was_read, words, _has_ended(meta))
+
+    def _chat(self, request: Request, tokens: int) -> dict[str, Any]:
+        """Temperature and penalties are fields of the request itself here."""
+        body: dict[str, Any] = {
+            "model": next(iter(self._base_names())),
+            "messages": [dict(message) for message in request.messages],
+            "max_completion_tokens": tokens,
+            "logprobs": True,
+            "top_logprobs": request.listed,
+            "return_meta_info": True,
+            "return_prompt_token_ids": True,
+        }
+        return body | GREEDY | self._whose(request)
+
+    def _tells_of_chats(self) -> bool:
+        """A version that does not know the fields ignores them."""
+        request = Request(next(iter(self._base_names())), (), 1, messages=({"role": "user", "content": "a"},))
+        reply = self._client.ask("POST", CHAT, self._chat(request, 1))
+        if reply.status != OK:
+            return False
+        with reading(self._at(CHAT)):
+            choice = self._client.json_of(reply)["choices"][0]
+            return bool(choice.get("prompt_token_ids") and (choice.get("meta_info") or {}).get("output_top_logprobs"))
 
     def _streamed(self, body: Mapping[str, Any]) -> Any:
         """The last event of a stream holds all tokens, unless the server was started to send each once; then they are
@@ -186,8 +229,11 @@ class Engine:
             "return_logprob": True,
             "top_logprobs_num": request.listed,
         }
-        body |= {"extra_key": request.salt} if request.salt else {}
-        return body | ({} if request.model in self._base_names() else {"lora_path": request.model})
+        return body | self._whose(request)
+
+    def _whose(self, request: Request) -> dict[str, Any]:
+        salt = {"extra_key": request.salt} if request.salt else {}
+        return salt | ({} if request.model in self._base_names() else {"lora_path": request.model})
 
     def _base_names(self) -> frozenset[str]:
         """One server may have several names for its base."""
@@ -200,6 +246,11 @@ class Engine:
 
     def _at(self, path: str) -> str:
         return self._url + path
+
+
+def _has_ended(meta: Any) -> bool:
+    is_end: bool = meta["finish_reason"]["type"] == "stop"
+    return is_end
 
 
 def _positions(meta: Any, side: str) -> list[Position]:

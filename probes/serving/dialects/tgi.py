@@ -10,15 +10,22 @@ made of a text it tells beside each answer, and another tokenisation than the gi
 follows a text, and of the text's own tokens their log-probability alone (from version 3 on with
 --enable-prefill-logprobs): a continuation is walked, and one request more gives the log-probability of each given
 token, however improbable. Adapters are in no list and named by ``adapter_id``.
+
+What is written may be streamed (StreamResponse, StreamDetails): an event a token, and the last one has the details. It
+tells how many tokens of the prompt it read and not which, and refuses to list them. Its chat endpoint names tokens by
+their text alone, so that what it writes there is not compared; nor is what comes from its cache of prefixes, from which
+no request is kept, so that there is nothing cold to compare it with.
 """
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
+from detectors.records import Mode
 from probes.errors import Unreplayable
 from probes.serving.client import OK, Client
 from probes.serving.common_paths import metric_samples
@@ -36,8 +43,10 @@ from probes.serving.engine import (
 )
 from probes.serving.json_form import greatest, number, reading, text, text_or_none, total, whole, whole_or_none
 from probes.serving.listing import Position, listed_of, walked
+from probes.serving.openai_answers import data
 
 GENERATE, TOKENIZE, CHAT_TOKENIZE, INFO = "/generate", "/tokenize", "/chat_tokenize", "/info"
+STREAM = "/generate_stream"
 MOST_WANTED = 20
 MOST_PROMPTS = 4096  # texts that are remembered by their tokens
 REFUSED = (400, 422)
@@ -62,7 +71,8 @@ class Engine:
         generated = (Route.GENERATED,) if most else (Route.TEXT,)
         routes = (Route.WALK, *generated) if most and self._tells_prompts() else generated
         tokenizes = self._client.ask("POST", TOKENIZE, {"inputs": "a"}).status == OK
-        return Capabilities(routes, most, tokenizes, takes_ids=False, isolates=False, context=context)
+        modes = (Mode.STREAMED,) if most else ()
+        return Capabilities(routes, most, tokenizes, takes_ids=False, isolates=False, context=context, modes=modes)
 
     def models(self) -> tuple[ServedModel, ...]:
         """The base alone."""
@@ -99,7 +109,9 @@ class Engine:
         return Answered(listed_of(positions, request.listed, self._url + GENERATE), request.prompt)
 
     def generate(self, request: Request, tokens: int) -> Answered:
-        answer = self._generated(request, request.prompt, tokens)
+        answer = (
+            self._streamed(request, tokens) if request.streamed else self._generated(request, request.prompt, tokens)
+        )
         with reading(self._url + GENERATE):
             words, details = text(answer["generated_text"]), answer["details"]
             positions, ended = _positions(details), details["finish_reason"] in ENDS
@@ -140,19 +152,9 @@ class Engine:
 
     def _generated(self, request: Request, prompt: Sequence[int], tokens: int) -> Any:
         """Greedy tokens, once it is known that the engine read the given ones. Names of tokens are remembered."""
-        if request.salt:
-            raise Unreplayable(self._url, "this engine cannot keep a request from a cache, wanted one without a salt")
-        parameters: dict[str, Any] = {
-            "max_new_tokens": tokens,
-            "do_sample": False,
-            "repetition_penalty": 1.0,
-            "details": True,
-            "decoder_input_details": True,
-            "top_n_tokens": request.listed,
-            "return_k_alternatives": request.listed,
-        }
-        parameters |= {} if request.model == self._base_name() else {"adapter_id": request.model}
-        answer = self._client.post(GENERATE, {"inputs": self._text_of(prompt), "parameters": parameters})
+        body = self._body(request, prompt, tokens)
+        body["parameters"]["decoder_input_details"] = True
+        answer = self._client.post(GENERATE, body)
         with reading(self._url + GENERATE):
             details = answer["details"]
             was_read = tuple(whole(entry["id"]) for entry in details["prefill"])
@@ -161,6 +163,39 @@ class Engine:
         if was_read not in ((), tuple(prompt)):
             self._refused("its tokenizer makes other tokens of this text than those that were given")
         return answer
+
+    def _streamed(self, request: Request, most: int) -> Any:
+        """In the form of an answer that came whole, without the prompt's tokens."""
+        reply = self._client.ask("POST", STREAM, self._body(request, request.prompt, most))
+        if reply.status != OK:
+            self._client.json_of(reply)
+        with reading(self._url + STREAM):
+            pieces = [json.loads(piece) for piece in data(reply.body)]
+            details = pieces[-1]["details"]  # without one the stream did not end
+            was_read, count = details.get("input_length"), whole(details["generated_tokens"])
+            ended, tokens = details["finish_reason"], [own["token"] for own in pieces]
+            tops = [own["top_tokens"] for own in pieces if own.get("top_tokens")]
+            words = text(pieces[-1]["generated_text"])
+        if count != len(pieces):
+            self._client.refused(STREAM, f"{len(pieces)} tokens in a stream of {count}")
+        if was_read not in (None, len(request.prompt)):
+            self._client.refused(STREAM, f"it read {was_read} tokens, wanted the {len(request.prompt)} that were sent")
+        made = {"finish_reason": ended, "prefill": [], "tokens": tokens, "top_tokens": tops}
+        return {"generated_text": words, "details": made}
+
+    def _body(self, request: Request, prompt: Sequence[int], tokens: int) -> dict[str, Any]:
+        if request.salt:
+            raise Unreplayable(self._url, "this engine cannot keep a request from a cache, wanted one without a salt")
+        parameters: dict[str, Any] = {
+            "max_new_tokens": tokens,
+            "do_sample": False,
+            "repetition_penalty": 1.0,
+            "details": True,
+            "top_n_tokens": request.listed,
+            "return_k_alternatives": request.listed,
+        }
+        parameters |= {} if request.model == self._base_name() else {"adapter_id": request.model}
+        return {"inputs": self._text_of(prompt), "parameters": parameters}
 
     def _remembered(self, entries: Any, words: str, path: str) -> tuple[int, ...]:
         """Ids of a tokenised text. Special tokens that the tokenizer put around it have no place in it."""

@@ -78,6 +78,14 @@ def test_each_factor_is_in_one_of_two_cells_and_every_choice_has_its_turn(modes:
         assert set(one) | set(other) == set(modes) and not set(one) & set(other)
 
 
+def test_an_engine_that_streams_no_chats_is_asked_for_either() -> None:
+    cells = [two_cells(FACTORS, number, streams_chats=False) for number in range(4)]
+    assert len(set(cells)) == 2
+    for one, other in cells:
+        assert set(one) | set(other) == set(FACTORS) and not set(one) & set(other)
+        assert {Mode.STREAMED, CHAT} not in ({*one} & {Mode.STREAMED, CHAT}, {*other} & {Mode.STREAMED, CHAT})
+
+
 def test_the_first_draws_are_had_in_modes_as_often_as_each_was_drawn() -> None:
     known = golden()
     a, b, c, *others = (canary.id for canary in known.pool)

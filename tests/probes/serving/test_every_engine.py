@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import probes.serving.dialects
+from detectors.records import Mode
 from probes.errors import EngineAway, Refused, Unreplayable
 from probes.runner import Replay, Target
 from probes.runners.memory import Config, Runner
@@ -24,6 +25,7 @@ from probes.serving.client import Client, Limits
 from probes.serving.discovery import KINDS, connect, kind_of
 from probes.serving.engine import Address, Answered, Engine, Request, Route
 from tests.serving_engines import transport
+from tests.serving_engines.replies import Reply
 from tests.serving_engines.shim import FIELDS, Server, serving
 
 (FOLDER,) = probes.serving.dialects.__path__
@@ -125,6 +127,33 @@ def test_what_is_generated_is_what_is_scored(engine: Engine, kind: str) -> None:
         scored = engine.score(request, tuple(map(int, generated.listed.tokens)), route)
         assert np.array_equal(scored.listed.ids, generated.listed.ids)
         assert scored.listed.log_probs == pytest.approx(generated.listed.log_probs, abs=1e-5)
+
+
+def test_what_is_written_in_a_mode_is_what_is_written_plainly(engine: Engine) -> None:
+    """Token by token, and at the chat endpoint as well, where the dialect says that it can be had so."""
+    can = engine.capabilities()
+    assert Mode.STREAMED in can.modes
+    plain = Request("alpha", PROMPT, K)
+    ways = [replace(plain, streamed=True)]
+    if Mode.CHAT in can.modes:
+        ways.append(replace(plain, messages=tuple(MESSAGES)))
+        ways += [replace(own, streamed=True) for own in ways[1:] if can.streams_chats]
+    whole = engine.generate(plain, 4)
+    for way in ways:
+        answer = engine.generate(way, 4)
+        assert same(answer, whole) and (answer.text, answer.ended) == (whole.text, whole.ended)
+
+
+def test_a_stream_that_does_not_end_is_refused(server: Server, engine: Engine) -> None:
+    def cut(reply: Reply, ended: threading.Event) -> Reply:
+        content = reply.content if isinstance(reply.content, bytes) else b"".join(reply.content)
+        if not content.startswith(b"data:"):
+            return reply
+        return replace(reply, content=content[: content.rstrip().rindex(b"data:")])
+
+    server.transport.set(cut)
+    with pytest.raises(Unreplayable, match="another form"):
+        engine.generate(Request("alpha", PROMPT, K, streamed=True), 4)
 
 
 def test_an_answer_that_ends_by_itself_says_so(engine: Engine) -> None:

@@ -104,7 +104,7 @@ def test_without_enable_metrics_it_does_not_say_how_busy_it_is(server: Server, e
 @pytest.mark.parametrize("is_incremental", [False, True])
 def test_what_is_streamed_is_what_comes_whole(server: Server, engine: Engine, is_incremental: bool) -> None:
     """Also from a server that was started to send each token once."""
-    assert set(engine.capabilities().modes) == {Mode.STREAMED, Mode.WARM}
+    assert set(engine.capabilities().modes) == {Mode.STREAMED, Mode.CHAT, Mode.WARM}
     whole = engine.generate(Request("alpha", PROMPT, 3), 4)
     if is_incremental:
         server.transport.set(_each_token_once, only="/generate")
@@ -112,6 +112,24 @@ def test_what_is_streamed_is_what_comes_whole(server: Server, engine: Engine, is
     assert len(whole.listed.tokens) == 4 and streamed.text == whole.text and streamed.ended == whole.ended
     for name in ("ids", "log_probs", "tokens", "of_tokens"):
         assert np.array_equal(getattr(streamed.listed, name), getattr(whole.listed, name)), name
+
+
+def test_a_version_that_tells_no_ids_of_chats_is_not_compared_there(server: Server, engine: Engine) -> None:
+    server.settings.tells_of_chats = frozenset(("token_ids",))
+    assert set(engine.capabilities().modes) == {Mode.STREAMED, Mode.WARM}
+
+
+def test_a_chat_is_the_one_that_was_rendered_and_is_never_streamed(server: Server, engine: Engine) -> None:
+    messages = ({"role": "user", "content": "Is the parcel lost, or only late?"},)
+    prompt = engine.encode_chat("alpha", messages)
+    request = Request("alpha", prompt, 3, salt="cold", messages=messages)
+    assert engine.generate(request, 2).prompt == prompt
+    (body,) = server.bodies("/v1/chat/completions")
+    assert (body["lora_path"], body["extra_key"], body["temperature"]) == ("alpha", "cold", 0)
+    with pytest.raises(Unreplayable, match="other tokens"):
+        engine.generate(replace(request, prompt=(*prompt, 1)), 2)
+    with pytest.raises(Unreplayable, match="in a stream"):
+        engine.generate(replace(request, streamed=True), 2)
 
 
 def _each_token_once(reply: Reply, ended: threading.Event) -> Reply:

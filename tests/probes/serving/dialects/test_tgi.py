@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from probes.serving.client import Client
 from probes.serving.dialects.tgi import Engine
 from probes.serving.engine import Address, Request, Route
 from tests.serving_engines import transport
-from tests.serving_engines.replies import Reply, as_json
+from tests.serving_engines.replies import Reply, as_events, as_json
 from tests.serving_engines.shim import Server, serving
 
 MESSAGES = [{"role": "user", "content": "Is the parcel lost, or only late?"}]
@@ -50,6 +52,20 @@ def test_a_continuation_is_written_by_the_names_of_its_tokens(engine: Engine) ->
     generated = engine.generate(Request("alpha", prompt, 3), 3).listed
     walked = engine.score(Request("alpha", prompt, 3), tuple(map(int, generated.tokens)), Route.WALK).listed
     assert walked.of_tokens == pytest.approx(generated.of_tokens, abs=1e-6)
+
+
+def test_a_stream_of_another_prompt_or_of_fewer_tokens_is_refused(server: Server, engine: Engine) -> None:
+    prompt = engine.encode_chat("alpha", MESSAGES)
+    for name, words in (("input_length", "it read 3 tokens"), ("generated_tokens", "4 tokens in a stream of 3")):
+        server.transport.set(partial(_with_detail, name), only="/generate_stream")
+        with pytest.raises(Unreplayable, match=words):
+            engine.generate(Request("alpha", prompt, 3, streamed=True), 4)
+
+
+def _with_detail(name: str, reply: Reply, ended: threading.Event) -> Reply:
+    *pieces, last = [json.loads(piece[len(b"data:") :]) for piece in reply.content if piece]  # type: ignore[index]
+    last["details"][name] = 3
+    return as_events([*pieces, last], end=b"")
 
 
 def test_special_tokens_around_a_text_are_none_of_it(server: Server, engine: Engine) -> None:
