@@ -75,7 +75,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    board, lookback = Board(config.cluster, config.pod, _named_adapters(config)), Lookback(keeper.history, clock)
+    board = Board(config.cluster, config.pod, _named_adapters(config), config.alerts.policy.roll_back)
+    lookback = Lookback(keeper.history, clock)
     sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
@@ -88,6 +89,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         _judged_bases(config, keeper),
         fresh_s(config.probes.every),
         config.alerts.golden_max_age or math.inf,
+        config.alerts.policy,
     )
     if config.role != "witness":  # whose bases are shared out by Kafka
         judge.gained(_judged_adapters(config), clock.now(), at_start=True)

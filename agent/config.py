@@ -368,7 +368,7 @@ class Alerts(Section):
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
     golden_max_age: a golden record that is older is reported once, as a change event. None: none is too old
-    policy: how urgent an incident is, and whose, by its cause and by its adapter
+    policy: how urgent an incident is, whose, and how they roll back, by its cause and by its adapter
     """
 
     false_pages_per_year: float = Field(default=1.0, gt=0)

@@ -2,7 +2,7 @@
 
 Injects each cause into a whole agent on this machine (benchmarks/incidents/reproduced.py), and writes the page and
 what ``gapwatch explain`` prints of it into its runbook, between two marks. Exit code 1 where a cause was not named as
-itself.
+itself. What to do first is written into each too, from the sentences of pages; alone by ``--first-actions``.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import structlog
 from agent.alerting.notice_text import runbook_of
 from agent.shipped import REPRODUCED
 from benchmarks.figures import console
+from benchmarks.incidents.first_actions import with_section
 from benchmarks.incidents.reproduced import NOT_INJECTED, REPRODUCTIONS, Reproduction
 from benchmarks.incidents.screens import explained, page_of, storing
 
@@ -32,7 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("causes", nargs="*", metavar="CAUSE", help="all of them by default")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
-    wanted = parser.parse_args().causes
+    parser.add_argument("--first-actions", action="store_true", help="write that part alone, and inject nothing")
+    options = parser.parse_args()
+    for file in sorted(FOLDER.glob("*.md")):
+        file.write_text(with_section(file.stem, file.read_text()))
+    if options.first_actions:
+        return
+    wanted = options.causes
     for name, why in NOT_INJECTED.items():
         file = FOLDER / f"{name}.md"
         file.write_text(with_block(file.read_text(), f"{BEGIN}\n**How it looked.** Not reproduced: {why}.\n{END}"))

@@ -755,6 +755,8 @@ ONSET_MINUTE = "{after} UTC"
 ONSET_OR_EARLIER = "{by} UTC or earlier"
 # With 95 % confidence; one of the words above, of the interval.
 ONSET_CONFIDENCE = "{between} (95 %)"
+# Beside that, where the interval is by evidence: what the rounds alone say.
+ONSET_ROUNDS = "{onset}; by the rounds alone {between}, from the last good one to the first bad one"
 # The evidence may date a slow fault before the last round that still looked good.
 ONSET_BY_EVIDENCE = " (by the evidence already {estimate} UTC)"
 NOT_MEASURED = "not measured"
@@ -831,3 +833,22 @@ MAKE_SCORABLE_OF_BASE = (
 )
 LOOK_AT_BASE = "look first at what these adapters share: the engine, the base, and the last release of either"
 THEN = "{first}; then: {action}"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Terms of a page, of the status page and of `gapwatch explain`: by which expression they are known, and what they mean.
+
+TERMS = {
+    "accepted": (r"\baccepted\b", "as it was at `gapwatch enrol`"),
+    "retention": (r"\bretention\b", "what is left of an adapter's effect: 1 all of it, 0 its base"),
+    "draw": (r"\bdraws?\b", "one canary (a fixed prompt) drawn in a round and answered once"),
+    "tolerance": (r"\btolerance\b", "the share of its strength that an adapter may lose or gain; 5 % by default"),
+    "nats": (
+        r"\bnats\b",
+        "evidence, as a natural logarithm: with each nat chance is 2.7 times less likely to bring it about; a page "
+        "takes as many as keep false pages to those that alerts.false_pages_per_year allows",
+    ),
+    "scale": (r"\b(scale|strength)\b", "the strength at which an adapter is applied, 1 as accepted (also: strength)"),
+    "base shift": (r"\bbase shift\b", "how far the base's own answers moved, 1 as far as the adapter moves them"),
+    "95 %": (r"95 %", "the interval holds the true value with 95 % confidence"),
+}
+TERMS_MORE = "more terms: docs/glossary.md"

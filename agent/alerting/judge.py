@@ -22,12 +22,14 @@ from agent.alerting.incidents import reenrolled, step_round
 from agent.alerting.judged_bases import EVERYTHING, JudgedBases, Wait
 from agent.alerting.judged_state import JudgedState, replayed, subjects_of
 from agent.alerting.notice import dedup_key, state_key
-from agent.alerting.notice_text import day_of, smallest_loss_words
+from agent.alerting.notice_text import day_of, smallest_loss_words, with_roll_back
+from agent.alerting.policy import DEFAULT, Policy
 from agent.alerting.rounds_due import judged_by_nobody, not_judged
 from agent.records import (
     Finding,
     GoldenAccepted,
     Notice,
+    NoticeKind,
     Observation,
     PartitionAdapter,
     SavedState,
@@ -67,6 +69,7 @@ class Judge:
     bases: which are to be judged; none of them is before ``gained``, nor after ``lost``: its records are left
     files_fresh_s: how long a replay of files of this pod is said beside what its engine serves
     golden_max_age_s: a golden record that is older is reported once, as that
+    policy: how the team rolls back, which a page says
     pods: how many share the budget of false pages, as it was last known; saved, because the store may be away
     ``save`` is the caller's to call, once the sinks have the findings: a notice that is sent twice is harmless (same
     key), one that was saved as sent and then lost is a page that nobody ever gets.
@@ -81,10 +84,12 @@ class Judge:
         bases: JudgedBases = EVERYTHING,
         files_fresh_s: float = LEAST_FRESH_S,
         golden_max_age_s: float = math.inf,
+        policy: Policy = DEFAULT,
     ) -> None:
         self._state = JudgedState(monitor)
         self._cluster, self._file, self._ask_fleet = cluster, file, fleet
         self._bases, self._files_fresh_s, self._golden_max_age_s = bases, files_fresh_s, golden_max_age_s
+        self._policy = policy
         self._files: dict[str, FilesReplay] = {}
         self._files_elsewhere: dict[str, FilesReplay] = {}
         self._measured_against: dict[str, str] = {}  # adapter -> ``GoldenAccepted.offline`` of the record in force
@@ -336,7 +341,12 @@ class Judge:
     def _notices(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Notice, ...]:
         old = self._old_goldens(now)
         self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet, old)
-        return tuple(self._with_smallest_loss(notice) for notice in notices)
+        return tuple(map(self._with_roll_back, map(self._with_smallest_loss, notices)))
+
+    def _with_roll_back(self, notice: Notice) -> Notice:
+        if notice.kind is not NoticeKind.TRIGGER:
+            return notice
+        return replace(notice, details=with_roll_back(notice.details, self._policy.roll_back(notice.verdict)))
 
     def _with_smallest_loss(self, notice: Notice) -> Notice:
         """Where it says that all is well, how small a loss would be noticed: of a base, by each of its adapters."""

@@ -7,10 +7,12 @@ Whether anything is sent at all is decided in incidents.py; all sentences are in
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
 
+from agent.alerting.page_words import explained, short_and_rest
 from agent.records import NoticeReason
 from detectors import on_call_text as text
 from detectors.name_list import first_names
@@ -30,6 +32,10 @@ SHARES_OF = {
     ShareOf.SCORES: "of this round's draws, each beyond where enough adapters are",
     ShareOf.RESPONSES: "of those scored in this round",
 }
+# Notices that tell a reader of something for the first time.
+OPENING = (NoticeReason.DEGRADED, NoticeReason.CAUSE_SHARPER, NoticeReason.CANNOT_TELL, NoticeReason.NO_LONGER_JUDGED)
+# Names of details that others read too.
+FIRST_ACTION, ROLL_BACK = "first action", "roll back"
 # A reader takes a retention from here on for all of the effect.
 KEPT = 0.9
 LEAST_PERCENT = 1.0
@@ -120,16 +126,17 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
     """In the order of the questions at three in the morning: what was seen, what to do, then what that rests on."""
     page = runbook_of(verdict)
     strongest = max((e for e in verdict.evidence if e.pages), key=lambda e: e.log_e, default=None)
+    short, rest = short_and_rest(verdict.explanation)
     lines = {
-        "seen": verdict.explanation,
-        "first action": verdict.action,
+        "seen": short,
+        FIRST_ACTION: verdict.action,
         "runbook": f"gapwatch runbook {page} (dashboards/runbooks/{page}.md)" if page else "",
         "subject": f"{verdict.subject_kind.value} {verdict.subject}",
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
         "canaries answered by": verdict.answered_by if verdict.is_of_engine else "",
-        "onset": onset_words(verdict.onset) if verdict.onset else "",
-        "last good to first bad round": _bad_since(verdict.onset),
+        "in detail": rest,
+        "onset": _onset(verdict.onset) if verdict.onset else "",
         "reopened": text.REOPENED.format(n=verdict.reopenings) if verdict.reopenings else "",
         "retention": _measured_retention(verdict),
         "retention over rounds": _over_rounds(verdict.retention_over_rounds),
@@ -141,13 +148,24 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "gap to the base": _number(verdict.gap_ratio, "of its healthy value"),
         SHARES[verdict.share_of]: _number(verdict.share_beyond, SHARES_OF[verdict.share_of]),
         "evidence": _evidence(strongest.log_e, verdict.log_threshold, _stream(strongest)) if strongest else "",
-        **{f"hash {name}": value for name, value in _hashes(verdict).items()},
         "weights of the base": _quantisation(verdict.identity),
         "engine": _beside(verdict.identity.live_engine, verdict.identity.golden_engine),
         "source in the engine": _beside(verdict.identity.live_source, verdict.identity.golden_source),
-        **_questions(verdict, cluster),
     }
-    return {name: line for name, line in lines.items() if line}
+    if reason in OPENING:
+        used = explained(f"{name}: {line}" for name, line in lines.items() if line)
+        lines["words"] = "; ".join([*used, text.TERMS_MORE])
+    hashes = {f"hash {name}": value for name, value in _hashes(verdict).items()}
+    return {name: line for name, line in (lines | hashes | _questions(verdict, cluster)).items() if line}
+
+
+def with_roll_back(lines: Mapping[str, str], how: str) -> dict[str, str]:
+    """Details with how this team rolls back, behind what is to be done first. how: "" where nobody has said so"""
+    if not how:
+        return dict(lines)
+    after = ("seen", FIRST_ACTION)
+    first = {name: line for name, line in lines.items() if name in after}
+    return {**first, ROLL_BACK: how, **{name: line for name, line in lines.items() if name not in after}}
 
 
 def _stream(evidence: Evidence) -> str:
@@ -208,9 +226,12 @@ def onset_words(onset: Onset) -> str:
     return _between(onset.after, onset.by) + (earlier if is_earlier else "")
 
 
-def _bad_since(onset: Onset | None) -> str:
-    """What the rounds alone say, beside the interval."""
-    return "" if onset is None or onset.latest is None else _between(onset.after, onset.by)
+def _onset(onset: Onset) -> str:
+    """With what the rounds alone say, where the interval is by evidence: two ranges that differ need a reason."""
+    words = onset_words(onset)
+    if onset.latest is None:
+        return words
+    return text.ONSET_ROUNDS.format(onset=words, between=_between(onset.after, onset.by))
 
 
 def _between(after_at: float | None, by_at: float) -> str:

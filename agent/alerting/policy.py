@@ -1,7 +1,9 @@
-"""How urgent is an incident, and who is to mend it? By its cause, and by what was configured for its adapters. Pure.
+"""How urgent is an incident, who is to mend it, and how do they roll back? By its cause, and by what was configured for
+its adapters. Pure.
 
-What an adapter means to those who use it decides how urgent it is; what is at fault decides who can mend it. So the
-severity of an adapter comes before that of the cause, and the owner of a cause before that of the adapter.
+What an adapter means to those who use it decides how urgent it is; what is at fault decides who can mend it, and what
+is rolled back. So the severity of an adapter comes before that of the cause, and owner and way back of a cause before
+those of the adapter.
 """
 
 from __future__ import annotations
@@ -38,12 +40,17 @@ class Urgency(NamedTuple):
     owner: str = ""
 
 
+RollBack = Annotated[str, Field(max_length=500, pattern=r"^[^\x00-\x1f\x7f]*$")]
+"""How a team rolls back: a command, a link or a sentence, in one line, as it is to be shown."""
+
+
 class Rule(BaseModel):
-    """severity, owner: None and "" leave it to the next rule, and at last to the defaults."""
+    """severity, owner, rollback: None and "" leave it to the next rule, and at last to the defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     severity: Severity | None = None
     owner: str = Field(default="", pattern=r"^([a-z0-9]([a-z0-9_-]*[a-z0-9])?)?$", max_length=63)
+    rollback: RollBack = ""
 
 
 def _fault(name: str) -> str:
@@ -54,7 +61,8 @@ def _fault(name: str) -> str:
 
 
 class Policy(BaseModel):
-    """causes: name of a runbook -> its rule; adapters: name -> its rule.
+    """causes: name of a runbook -> its rule; adapters: name -> its rule; rollback: how this team rolls back, where no
+    rule says so.
 
     Without a rule an incident is critical, a warning where nothing can be judged, and has no owner of its own.
     """
@@ -62,6 +70,7 @@ class Policy(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     causes: dict[Annotated[str, AfterValidator(_fault)], Rule] = Field(default_factory=dict)
     adapters: dict[str, Rule] = Field(default_factory=dict)
+    rollback: RollBack = ""
 
     @property
     def owners(self) -> frozenset[str]:
@@ -90,6 +99,15 @@ class Policy(BaseModel):
         severity = min(own, key=list(Severity).index, default=default)
         return Urgency(severity, by_cause.owner or self._owner_of(verdict))
 
+    def roll_back(self, verdict: Verdict) -> str:
+        """How the team rolls back what a degraded verdict is about; "" where the configuration does not say, and where
+        nothing is known to be degraded."""
+        if verdict.status is not Status.DEGRADED:
+            return ""
+        of_adapters = {self.adapters.get(name, Rule()).rollback for name in _adapters(verdict)}
+        of_all = of_adapters.pop() if len(of_adapters) == 1 else ""
+        return self.causes.get(runbook_of(verdict), Rule()).rollback or of_all or self.rollback
+
     def _owner_of(self, verdict: Verdict) -> str:
         """Of its adapters, where all have the same one."""
         owners = {self.adapters.get(name, Rule()).owner for name in _adapters(verdict)}
@@ -98,3 +116,6 @@ class Policy(BaseModel):
 
 def _adapters(verdict: Verdict) -> tuple[str, ...]:
     return (verdict.subject,) if verdict.subject_kind is SubjectKind.ADAPTER else verdict.members
+
+
+DEFAULT = Policy()

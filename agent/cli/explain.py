@@ -20,6 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from agent.alerting.notice_text import FIRST_ACTION, ROLL_BACK
+from agent.alerting.page_words import clauses, explained
 from agent.cli.query import Ask, asking
 from agent.clock import Clock
 from agent.config import PagerDuty, load
@@ -29,6 +31,7 @@ from agent.errors import Refused, Retryable
 from agent.shipped import runbook_sections
 from agent.terminal.console import as_json, column_chart, console, counted, number, sparkline
 from detectors.name_list import first_names
+from detectors.on_call_text import TERMS_MORE
 from detectors.records import Cause, Status, SubjectKind
 
 CANNOT_TELL = 2
@@ -54,10 +57,6 @@ PARTS = {
     "source in the engine": ("source_before", "live_source"),
 }
 NOT_COUNTED = "no request was counted since: none came, or no topic is read in which they are"
-WORDS = [
-    "retention: what is left of an adapter's effect, 1 all of it, 0 its base; canary: a fixed prompt; accepted: as at "
-    "`gapwatch enrol`; nats: evidence, of which the threshold follows from the false pages a year that are allowed"
-]
 Row = dict[str, Any]
 RowsOf = Callable[[str, Mapping[str, str]], list[Row]]
 
@@ -218,25 +217,30 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
     details, steps, is_open = dict(story.page["details"]), story.steps, story.incident["ended_at"] is None
     parts = {
-        "what": [details.get("seen", ""), _answered_by(details), _notices_of(story.incident), story.answered],
+        "what": [*_what(details), _answered_by(details), _notices_of(story.incident), story.answered],
         "since": _since(story),
         "evidence": _course(story),
         "changed": _changed(story),
         "touches": _touched(story),
         "canaries": _flipped(story),
-        "do": [details.get("first action", ""), *_roll_back(story), steps.get("First action", "")],
+        "do": [details.get(FIRST_ACTION, ""), *_roll_back(story), steps.get("Then", "")],
         "check": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": [steps.get("Undo", "")],
         "over when": [_healthy_by(story.incident, details), steps.get("Recovered when", "")] if is_open else [],
         "compare": [_report(story.incident)],
         "watch": _watch(story),
         "see": [f"{text}: {address}" for text, address in story.links.items()],
-        "words": WORDS,
     }
     lines = {
         title: [line for text in texts for line in text.split("\n") if line.strip()] for title, texts in parts.items()
     }
-    return {title: filled for title, filled in lines.items() if filled}
+    filled = {title: lines_of for title, lines_of in lines.items() if lines_of}
+    return filled | {"words": [*explained(line for lines_of in filled.values() for line in lines_of), TERMS_MORE]}
+
+
+def _what(details: Mapping[str, str]) -> list[str]:
+    """A line for each thing that was seen: what is wrong first, and then what was measured and is known beside it."""
+    return [*clauses(details.get("seen", "")), *clauses(details.get("in detail", ""))]
 
 
 def _head(story: Story, now: float) -> str:
@@ -363,7 +367,12 @@ def _flipped(story: Story) -> list[str]:
 
 
 def _roll_back(story: Story) -> list[str]:
-    """Back to the files of the last healthy round, or forward to the present ones."""
+    """As this team does it; and back to the files of the last healthy round, or forward to the present ones."""
+    how = dict(story.page["details"]).get(ROLL_BACK, "")
+    return [*([f"how your team rolls back: {how}"] if how else []), *_files_to_put_back(story)]
+
+
+def _files_to_put_back(story: Story) -> list[str]:
     since, incident = story.since, story.incident
     back = [
         f"put back the {part} {_short(since[f'healthy_{part}'])} (in place now: {_short(since[f'live_{part}'])})"

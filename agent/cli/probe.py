@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 from rich.markup import escape
 
-from agent.alerting.notice_text import smallest_loss_words
+from agent.alerting.notice_text import FIRST_ACTION, ROLL_BACK, runbook_of, smallest_loss_words
+from agent.alerting.policy import Policy
 from agent.assemble import monitor_of
 from agent.clock import Clock
 from agent.config import Config, Model, load
@@ -59,7 +60,7 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
         as_json([_as_row(verdict, losses) for verdict in verdicts])
     else:
         console.print(verdict_table(verdicts, sees={name: _loss_in_words(loss) for name, loss in losses.items()}))
-        for line in (line for done in probed for line in _in_words(done)):
+        for line in (line for done in probed for line in _in_words(done, config.alerts.policy)):
             say(escape(line))
     return exit_code(verdicts)
 
@@ -82,20 +83,31 @@ def _loss_in_words(loss: StrengthLoss | None) -> str:
     return smallest_loss_words(1 - loss.strength, loss.draws or 0) if loss else smallest_loss_words(None, 0)
 
 
-def _in_words(done: _Probed) -> Iterator[str]:
-    """What each verdict that is not healthy says; of a healthy adapter who answered, and the facts of its round: a
-    route that is blind shows only there."""
+def _in_words(done: _Probed, policy: Policy) -> Iterator[str]:
+    """What each verdict that is not healthy says, in the words of its page; of a healthy adapter who answered, and the
+    facts of its round: a route that is blind shows only there."""
     facts = {member.adapter: member.facts for member in done.round.members}
     for verdict in done.verdicts:
         if verdict.covered_by:
             continue
         if verdict.status is not Status.HEALTHY:
-            action = f"; first action: {verdict.action}" if verdict.action else ""
-            yield f"{verdict.subject}: {verdict.explanation}{action}"
+            yield f"{verdict.subject}: {verdict.explanation}"
+            yield from _to_do(verdict, policy)
         elif verdict.subject_kind is SubjectKind.ADAPTER:
             by_whom = [f"answered by {verdict.answered_by}"] if verdict.is_of_engine else []
             if words := (*by_whom, *facts.get(verdict.subject, ())):
                 yield f"{verdict.subject}: {'; '.join(words)}"
+
+
+def _to_do(verdict: Verdict, policy: Policy) -> Iterator[str]:
+    """As a page has it."""
+    page = runbook_of(verdict)
+    lines = {
+        FIRST_ACTION: verdict.action,
+        ROLL_BACK: policy.roll_back(verdict),
+        "runbook": f"gapwatch runbook {page}" if page else "",
+    }
+    yield from (f"  {name}: {words}" for name, words in lines.items() if words)
 
 
 def _probed(config: Config, model: Model, wanted: set[str]) -> _Probed | None:

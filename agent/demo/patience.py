@@ -9,7 +9,7 @@ from typing import TypeVar
 from agent.clock import Clock
 from agent.demo.receiver import ReceivedIncident, Receiver
 
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 Item = TypeVar("Item")
 Alive = Callable[[], bool]
 

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from rich.markup import escape
 from rich.panel import Panel
 
+from agent.alerting.notice_text import subject_words
 from agent.cli.query import ask
 from agent.clock import Clock
 from agent.config import Config
@@ -126,7 +128,15 @@ class ServedStory:
         for _ in range(QUIET_ROUNDS):
             view = next_of(self._cast.show.responses, self._alive)
             if view.scored:
-                title = f"round {view.round.number}: {len(view.scored)} responses"
-                console.print(verdict_table(view.verdicts, title, self._cast.show.sees))
+                self._table(view)
                 return view
         raise TimeoutError("no response was scored")
+
+    def _table(self, view: ResponsesView) -> None:
+        """Subjects without a response in this round are named below it: nothing of theirs was there to judge."""
+        judged = [verdict for verdict in view.verdicts if verdict.reason is not Reason.NO_TRAFFIC]
+        title = f"round {view.round.number}: {len(view.scored)} responses"
+        console.print(verdict_table(judged, title, self._cast.show.sees))
+        waiting = [subject_words(verdict) for verdict in view.verdicts if verdict.reason is Reason.NO_TRAFFIC]
+        if waiting:
+            say(f"[dim]no response scored yet in this round, so nothing to judge: {escape(', '.join(waiting))}[/dim]")

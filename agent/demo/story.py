@@ -152,10 +152,18 @@ class Story:
         self.outcome.processed = max(self.outcome.processed, base_round.tokens_processed // members)
         if _measured(view):
             self.outcome.round_s = max(self.outcome.round_s, base_round.duration_s)
-        title = f"round {base_round.number}: {base_round.duration_s:.1f} s"
-        console.print(verdict_table(view.verdicts, title, self._cast.show.sees))
+        self._table(view)
         self._traffic_line()
         return view
+
+    def _table(self, view: RoundView) -> None:
+        """Of a round in which nothing could be measured one line: while files are copied that is as it should be."""
+        number, seconds = view.round.number, view.round.duration_s
+        if any(member.measurements for member in view.round.members):
+            console.print(verdict_table(view.verdicts, f"round {number}: {seconds:.1f} s", self._cast.show.sees))
+        else:
+            why = ", ".join(sorted({str(verdict.reason).replace("_", " ") for verdict in view.verdicts}))
+            say(f"[dim]round {number}: nothing measured yet ({why}), which wakes nobody; the next measures[/dim]")
 
     def _traffic_line(self) -> None:
         show = self._cast.show

@@ -306,6 +306,7 @@ def _alert(name: str, verdict: Verdict, config: Config, surroundings: Surroundin
         "summary": headline(verdict, reason),
         "description": verdict.explanation,
         "first_action": verdict.action,
+        "roll_back": policy.roll_back(verdict),
         "cause": verdict.cause.value if not blind else "",
         "reopened": str(verdict.reopenings or ""),
         "runbook_url": pages.get(f"Runbook: {runbook_of(verdict)}", ""),

@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
+from agent.alerting.notice_text import FIRST_ACTION, ROLL_BACK
 from agent.alerting.policy import Severity, Urgency
 from agent.delivery.links import Link, links
 from agent.delivery.outbox import Entry, Outbox
@@ -108,7 +109,7 @@ class _Webhook:
 def to_message(notice: Notice, urgency: Urgency, pages: tuple[Link, ...]) -> dict[str, Any]:
     """One notice as the body of a webhook, within the limits of its blocks. Pure."""
     summary = f"{_sign(notice, urgency)} {_escaped(notice.summary)}"
-    sentences = [notice.details.get("seen", ""), _order(notice)]
+    sentences = [notice.details.get("seen", ""), _order(notice), _roll_back(notice)]
     words = [_escaped(text) for text in sentences if text]
     about = [_escaped(notice.details.get(name, "")) for name in ("sent because", "explain")]
     blocks = [
@@ -131,8 +132,13 @@ def _sign(notice: Notice, urgency: Urgency) -> str:
 
 
 def _order(notice: Notice) -> str:
-    action = notice.details.get("first action", "")
+    action = notice.details.get(FIRST_ACTION, "")
     return f"First: {action}" if action and notice.kind is not NoticeKind.RESOLVE else ""
+
+
+def _roll_back(notice: Notice) -> str:
+    how = notice.details.get(ROLL_BACK, "")
+    return f"How you roll back: {how}" if how else ""
 
 
 def _named(notice: Notice, urgency: Urgency) -> tuple[str, ...]:

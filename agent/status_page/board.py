@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, NoticeKind
@@ -61,7 +61,9 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """All of it at one moment. bases: as configured, base -> its adapters; evidence: the latest of each stream"""
+    """All of it at one moment. bases: as configured, base -> its adapters; evidence: the latest of each stream
+    roll_back: how the team does it, of what is degraded
+    """
 
     cluster: str
     pod: str
@@ -74,6 +76,12 @@ class Snapshot:
     moved: tuple[Moved, ...] = ()
     accepted: Mapping[str, Accepted] = field(default_factory=dict)
     heartbeat: Heartbeat | None = None
+    roll_back: Mapping[Subject, str] = field(default_factory=dict)
+
+
+def nobody_says_how(_verdict: Verdict) -> str:
+    """Where the configuration does not say how the team rolls back."""
+    return ""
 
 
 @dataclass(slots=True)
@@ -97,6 +105,7 @@ class Board:
     cluster: str = ""
     pod: str = ""
     bases: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    roll_back: Callable[[Verdict], str] = nobody_says_how
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _verdicts: dict[Subject, Verdict] = field(default_factory=dict)
     _evidence: dict[Subject, dict[tuple[str, str], Evidence]] = field(default_factory=dict)
@@ -139,6 +148,7 @@ class Board:
                 tuple(self._moved),
                 dict(self._accepted),
                 self._heartbeat,
+                {subject: how for subject, verdict in self._verdicts.items() if (how := self.roll_back(verdict))},
             )
 
     def _points_of(self, name: str) -> Points:

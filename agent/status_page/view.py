@@ -11,6 +11,7 @@ from shlex import quote
 from markupsafe import Markup
 
 from agent.alerting.notice_text import onset_words, retention_words, runbook_of, smallest_loss_words
+from agent.alerting.page_words import clauses, explained
 from agent.records import Flip, NoticeKind
 from agent.status_page.board import BUCKET_S, DAY_S, Accepted, Moved, Points, SentNotice, Snapshot
 from agent.status_page.plots import evidence_plot, retention_plot
@@ -52,13 +53,15 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What somebody has to look at. changes: what lies under it that was not accepted; commands: to go on with"""
+    """What somebody has to look at. explanation: in sentences, the first of them what is wrong; roll_back: how the team
+    does it; changes: what lies under it that was not accepted; commands: to go on with"""
 
     row: Row
     cause: str
     since: str
-    explanation: str
+    explanation: tuple[str, ...]
     action: str
+    roll_back: str
     affected: tuple[str, ...]
     changes: tuple[str, ...]
     commands: tuple[str, ...]
@@ -96,6 +99,7 @@ class Page:
     parts: Mapping[str, tuple[bool, str]]
     trouble: str
     texts: bool
+    terms: tuple[tuple[str, str], ...] = ()
 
 
 def page_of(
@@ -115,6 +119,9 @@ def page_of(
     incidents, changes = _timeline(own, before)
     flips = {(flip.adapter, flip.canary): flip for flip in (*before.flips, *own.flips)}
     moved = {(change.subject, change.parts): change for change in (*own.moved, *before.moved) if change.subject in rows}
+    cards = tuple(
+        _card(rows[subject], verdicts[subject], own.roll_back.get(subject, "")) for subject in urgent[:MOST_CARDS]
+    )
     counts = tuple((words, sum(row.status == words for row in adapters)) for words in (*SEVERITY, NOT_JUDGED))
     return Page(
         own.cluster,
@@ -122,7 +129,7 @@ def page_of(
         _time(now),
         tuple((str(words), n) for words, n in counts if n),
         _headline(adapters, bases),
-        tuple(_card(rows[subject], verdicts[subject]) for subject in urgent[:MOST_CARDS]),
+        cards,
         max(0, len(urgent) - MOST_CARDS),
         tuple(adapters),
         tuple(bases),
@@ -134,7 +141,16 @@ def page_of(
         parts,
         trouble,
         texts,
+        _terms(cards, adapters),
     )
+
+
+def _terms(cards: Sequence[Card], rows: Sequence[Row]) -> tuple[tuple[str, str], ...]:
+    """What the terms on the page mean, of those that are used: those of the tables always are."""
+    used = [line for card in cards for line in (*card.explanation, card.action)]
+    in_tables = ["retention", *(row.evidence_words for row in rows[:1])]
+    pairs = (line.partition(": ") for line in explained([*used, *in_tables]))
+    return tuple((term, meaning) for term, _, meaning in pairs)
 
 
 def _subjects(own: Snapshot) -> list[tuple[Subject, str]]:
@@ -210,7 +226,7 @@ def _says(verdict: Verdict) -> str:
     return "; ".join(words for words in (cause, _words(verdict.reason.value)) if words)
 
 
-def _card(row: Row, verdict: Verdict) -> Card:
+def _card(row: Row, verdict: Verdict, roll_back: str) -> Card:
     page = runbook_of(verdict)
     commands = [f"gapwatch runbook {page}"] if page else []
     if verdict.status is Status.DEGRADED:
@@ -222,8 +238,9 @@ def _card(row: Row, verdict: Verdict) -> Card:
         row,
         _words(verdict.cause.value) if verdict.cause is not Cause.NONE else "",
         f"{onset_words(verdict.onset)}" if verdict.onset else "",
-        verdict.explanation or _words(verdict.reason.value),
+        clauses(verdict.explanation) or (_words(verdict.reason.value),),
         verdict.action,
+        roll_back,
         verdict.members,
         _not_accepted(verdict),
         tuple(commands),

@@ -205,7 +205,7 @@ def test_a_fault_of_the_files_is_told_from_one_of_the_engine_and_pages_only_wher
         beside.turn_round()
     by_responses = pages(beside)[-1]
     assert (by_responses.verdict.subject, by_responses.verdict.share_of) == ("beta", ShareOf.RESPONSES)
-    assert on_call_text.ENGINE_CANARIES_HEALTHY in by_responses.details["seen"]
+    assert on_call_text.ENGINE_CANARIES_HEALTHY in by_responses.details["in detail"]
 
 
 def test_a_page_says_what_a_witness_has_replayed_as_the_store_knows_it(tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_a_page_says_what_a_witness_has_replayed_as_the_store_knows_it(tmp_path:
         agent.until(lambda: bool(agent.sink.notices))
         (page,) = agent.sink.notices
         assert page.verdict.files.state is FilesState.AS_ACCEPTED and page.verdict.files.pod == "witness-0"
-        assert "the files are as accepted (replayed by witness-0 at" in page.details["seen"]
-        assert page.details["seen"].endswith(" UTC) and the engine serves the base")
+        assert "the files are as accepted (replayed by witness-0 at" in page.details["in detail"]
+        assert page.details["in detail"].endswith(" UTC) and the engine serves the base")
 
 
 def configured(folder: Path, store: ClickHouseServer, model: Mapping[str, object]) -> Path:

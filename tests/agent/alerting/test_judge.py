@@ -14,7 +14,8 @@ import pytest
 from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet
 from agent.alerting.judge import Judge
-from agent.records import Finding, GoldenAccepted, Notice, NoticeReason, ScoredResponses
+from agent.alerting.policy import Policy
+from agent.records import Finding, GoldenAccepted, Notice, NoticeKind, NoticeReason, ScoredResponses
 from detectors.canaries.tolerance import Tolerances
 from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor
@@ -300,13 +301,18 @@ def page(findings: Sequence[Finding]) -> Notice:
     return notice
 
 
+def all_of(notice: Notice) -> str:
+    """What was seen: in short, and the rest."""
+    return "; ".join(notice.details[name] for name in ("seen", "in detail") if name in notice.details)
+
+
 def test_a_page_says_what_this_pod_has_replayed_from_the_files_beside_its_engine(tmp_path: Path) -> None:
     made = of_engine(tmp_path)
     files = made(FilesRound(asked(THE_FILES, HEALTHY, 1)), 60.0)
     assert [type(finding) for finding in files] == [FilesReplay] * 3
     opened = page(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 2), 120.0))
     sentence = "the files are as accepted (replayed in this pod at 00:01 UTC) and the engine serves the base"
-    assert sentence in opened.details["seen"]
+    assert sentence in all_of(opened)
     assert opened.details["canaries answered by"] == ENGINE
 
 
@@ -334,7 +340,7 @@ def test_a_page_goes_out_with_what_the_store_knows_of_the_files_or_without(
     tmp_path: Path, fleet: Fleet | None, said: str
 ) -> None:
     opened = page(of_engine(tmp_path, fleet)(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 1), 120.0))
-    assert opened.reason is NoticeReason.DEGRADED and said in opened.details["seen"]
+    assert opened.reason is NoticeReason.DEGRADED and said in all_of(opened)
 
 
 def test_a_store_that_does_not_answer_is_taken_at_its_last_word_while_that_is_fresh(tmp_path: Path) -> None:
@@ -344,7 +350,7 @@ def test_a_store_that_does_not_answer_is_taken_at_its_last_word_while_that_is_fr
     made(GoldenAccepted("router", "smol", GOLDEN, "", "", 0.0, b""), 0.0)
     made(asked(ENGINE, HEALTHY, 0), 0.0)
     broken = HEALTHY | {"router": "not_applied"}
-    assert "replayed by witness-0 at 00:00 UTC" in page(made(asked(ENGINE, broken, 1), 60.0)).details["seen"]
+    assert "replayed by witness-0 at 00:00 UTC" in all_of(page(made(asked(ENGINE, broken, 1), 60.0)))
     late = verdicts(made(asked(ENGINE, broken, 2), LEAST_FRESH_S + 60.0))["router"]
     assert "whether the files are as accepted is not known" in late.explanation
 
@@ -359,7 +365,7 @@ def test_a_replay_by_the_record_that_the_engine_was_measured_against_counts_and_
         made = of_engine(tmp_path / str(number), Fleet(files={"router": told}))
         made(GoldenAccepted("router", "smol", GOLDEN, "", "", 0.0, b"", made_on=ENGINE, offline=OFFLINE), 0.0)
         opened = page(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 1), 120.0))
-        said.append("the files are as accepted (replayed by witness-0" in opened.details["seen"])
+        said.append("the files are as accepted (replayed by witness-0" in all_of(opened))
     assert said == [True, False, False]
 
 
@@ -368,7 +374,7 @@ def test_what_this_pod_replayed_counts_before_another_and_not_for_ever(tmp_path:
     made, late = of_engine(tmp_path, Fleet(files={"router": replace(told, at=LEAST_FRESH_S)})), LEAST_FRESH_S + 120.0
     made(FilesRound(asked(THE_FILES, HEALTHY | {"router": "not_applied"}, 1)), 60.0)
     opened = page(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 2), 120.0))
-    assert "the files do not answer as accepted either (replayed in this pod" in opened.details["seen"]
+    assert "the files do not answer as accepted either (replayed in this pod" in all_of(opened)
     later = verdicts(made(asked(ENGINE, HEALTHY | {"router": "not_applied"}, 3), late))["router"]
     assert "the files are as accepted (replayed by witness-0" in later.explanation
 
@@ -411,3 +417,20 @@ def test_a_notice_that_all_is_well_says_how_small_a_loss_would_be_noticed(
     page, end = sent
     assert "pages for a loss of" not in page.details
     assert end.details["pages for a loss of"] == words
+
+
+def test_a_page_says_how_the_team_rolls_back_behind_what_to_do_first_and_its_end_does_not(tmp_path: Path) -> None:
+    policy = Policy(rollback="kubectl rollout undo deploy/llm")
+    made = Judge(Monitor(Rules(Tolerances(), 20.0)), "prod", StateFile(tmp_path), lambda _: ALONE, policy=policy)
+    notices = [
+        finding
+        for number in range(1, 12)
+        for finding in made(
+            make_base_round(HEALTHY | ({"router": "not_applied"} if number < 4 else {}), number), 60.0 * number
+        )
+        if isinstance(finding, Notice)
+    ]
+    opened, *_, ended = notices
+    assert list(opened.details)[:3] == ["seen", "first action", "roll back"]
+    assert opened.details["roll back"] == "kubectl rollout undo deploy/llm"
+    assert ended.kind is NoticeKind.RESOLVE and "roll back" not in ended.details

@@ -115,9 +115,29 @@ def test_onset_in_words(onset: Onset, words: str) -> None:
 def test_beside_its_interval_a_notice_says_which_rounds_were_good_and_bad() -> None:
     onset = Onset(FIXED - 60, FIXED, FIXED, FIXED - 180, FIXED + 720)
     lines = details(alarm(FIXED, onset=onset), NoticeReason.DEGRADED, "prod")
-    assert lines["onset"] == "2026-09-21 14:10-14:25 UTC (95 %)"
-    assert lines["last good to first bad round"] == "2026-09-21 14:12-14:13 UTC"
-    assert "last good to first bad round" not in details(alarm(FIXED), NoticeReason.DEGRADED, "prod")
+    by_rounds = "by the rounds alone 2026-09-21 14:12-14:13 UTC, from the last good one to the first bad one"
+    assert lines["onset"] == f"2026-09-21 14:10-14:25 UTC (95 %); {by_rounds}"
+    assert "by the rounds alone" not in details(alarm(FIXED), NoticeReason.DEGRADED, "prod")["onset"]
+
+
+def test_what_was_seen_is_short_and_the_rest_stands_behind_what_to_do() -> None:
+    whole = f"the base (hash was aa, is bb; shift 1.2) moved; {'more of it ' * 18}; and a file"
+    lines = details(replace(alarm(FIXED), explanation=whole), NoticeReason.DEGRADED, "prod")
+    assert lines["seen"] == "the base (hash was aa, is bb; shift 1.2) moved"
+    assert lines["in detail"].startswith("more of it") and lines["in detail"].endswith("; and a file")
+    assert list(lines).index("first action") < list(lines).index("in detail")
+    assert "in detail" not in details(replace(alarm(FIXED), explanation="one; two"), NoticeReason.DEGRADED, "prod")
+
+
+def test_a_page_explains_the_terms_that_it_uses_and_its_end_explains_none() -> None:
+    words = details(alarm(FIXED), NoticeReason.DEGRADED, "prod")["words"]
+    assert "nats: evidence, as a natural logarithm" in words and "retention: what is left" in words
+    assert "tolerance" in words and words.endswith("more terms: docs/glossary.md")
+    assert (
+        "draw:"
+        not in details(replace(alarm(FIXED), share_of=ShareOf.RESPONSES), NoticeReason.DEGRADED, "prod")["words"]
+    )
+    assert "words" not in details(RESOLVED, NoticeReason.RECOVERED, "prod")
 
 
 def test_a_headline_of_many_adapters_names_the_first_and_still_says_since_when() -> None:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from agent.alerting.notice import to_notice
 from agent.alerting.policy import FAULTS, Policy, Severity, Urgency
 from agent.records import NoticeReason
-from detectors.records import Cause, Reason, Status, SubjectKind
+from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 from tests.agent import findings
 from tests.agent.findings import BASE, FIXED, ROUTER, SWAPPED, TONE
 
@@ -62,6 +62,40 @@ def test_a_change_is_for_information_and_goes_to_the_owner_of_its_adapter() -> N
     )
     base = findings.verdict(reason=Reason.BASE_MOVED, subject=TONE, identity=SWAPPED)
     assert POLICY.of_notice(to_notice(base, NoticeReason.BASE_MOVED, "prod", FIXED)) == Urgency(Severity.INFO)
+
+
+WAYS_BACK = Policy.model_validate(
+    {
+        "causes": {"base_swapped": {"rollback": "argocd app rollback llm-base"}},
+        "adapters": {ROUTER: {"rollback": "https://wiki/router"}},
+        "rollback": "ask the release team",
+    }
+)
+
+
+@pytest.mark.parametrize(
+    "verdict, how",
+    [
+        (findings.alarm(subject=ROUTER, cause=Cause.BASE_SWAPPED), "argocd app rollback llm-base"),
+        (findings.alarm(subject=ROUTER, cause=Cause.WRONG_ADAPTER), "https://wiki/router"),
+        (findings.alarm(subject=TONE, cause=Cause.WRONG_ADAPTER), "ask the release team"),
+        (
+            findings.alarm(
+                subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE), cause=Cause.WRONG_ADAPTER
+            ),
+            "ask the release team",
+        ),
+        (findings.verdict(Status.UNMONITORABLE, subject=ROUTER), ""),
+        (findings.verdict(subject=ROUTER), ""),
+    ],
+)
+def test_how_a_team_rolls_back_is_the_causes_to_say_and_then_the_adapters(verdict: Verdict, how: str) -> None:
+    assert WAYS_BACK.roll_back(verdict) == how
+
+
+def test_a_way_back_is_one_line() -> None:
+    with pytest.raises(ValidationError, match="rollback"):
+        Policy.model_validate({"rollback": "first\nthen"})
 
 
 def test_without_a_policy_degraded_is_critical() -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from agent.alerting.notice import to_notice
+from agent.alerting.policy import Policy
 from agent.records import NoticeReason
 from agent.status_page.board import BUCKET_S, Moved, sent_notice
+from agent.status_page.page import rendered
 from agent.status_page.view import NOT_JUDGED, page_of
 from agent.store.history import History
 from detectors.records import Cause, Interval, Reason, Status, SubjectKind
@@ -33,6 +35,18 @@ def test_a_card_has_the_cause_the_onset_and_what_to_do() -> None:
         "gapwatch runbook base_swapped_and_adapter_lost",
         f"gapwatch query since -p subject={ROUTER}",
     )
+
+
+def test_a_card_says_how_the_team_rolls_back_and_the_page_what_its_words_mean() -> None:
+    board = night()
+    board.roll_back = Policy(rollback="<b>argocd</b> app rollback").roll_back
+    board.submit(alarm(at=NOW - 40.0, subject=ROUTER, explanation="first; more of it (a; b)"))
+    page = shown(board)
+    (card,) = page.cards
+    assert card.roll_back == "<b>argocd</b> app rollback" and card.explanation == ("first", "more of it (a; b)")
+    assert "argocd&lt;/b&gt; app rollback" in rendered(page).decode()
+    assert {"retention", "nats"} <= {term for term, _ in page.terms}
+    assert shown(night((TONE,), bad="none")).cards == ()
 
 
 def test_a_covered_adapter_is_in_the_table_and_has_no_card() -> None:
@@ -105,7 +119,7 @@ def test_unmonitorable_has_its_reason_and_the_question_that_helps() -> None:
     board = night((TONE,), bad="none")
     board.submit(verdict(Status.UNMONITORABLE, Reason.NO_GOLDEN, subject=TONE, at=NOW - 1, explanation="no record"))
     (card,) = shown(board).cards
-    assert card.explanation == "no record" and card.commands[-1] == "gapwatch query freshness"
+    assert card.explanation == ("no record",) and card.commands[-1] == "gapwatch query freshness"
 
 
 def test_that_nobody_judges_it_holds_on_the_page_until_somebody_does() -> None:
