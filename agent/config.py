@@ -147,6 +147,12 @@ def _days(seconds: float) -> float:
     return seconds
 
 
+def _loads_no_model(info: ValidationInfo) -> bool:
+    """Is this the file of an agent apart, which reads traffic and no file of a model? As ``parse`` passes it on: the
+    role stands beside the models, and each model is checked without it."""
+    return isinstance(info.context, dict) and info.context.get("role") == "apart"
+
+
 def _twice(names: list[str]) -> list[str]:
     return sorted(name for name in set(names) if names.count(name) > 1)
 
@@ -222,7 +228,8 @@ class Served(Section):
 class Model(Section):
     """One base and its adapters.
 
-    path: folder, hub id, or .gguf file of the base in use; None where its engine alone is asked
+    path: folder, hub id, or .gguf file of the base in use; None where its engine alone is asked, or where nothing is
+    replayed: with replay: false, and by an agent apart
     served: the engine that is asked, None where canaries are replayed from the files
     golden_path: where the weights of enrolment are kept
     replay: false samples and stores traffic of these adapters without loading any model
@@ -241,9 +248,11 @@ class Model(Section):
         return self.served.base if self.served and self.served.base else self.name
 
     @model_validator(mode="after")
-    def _can_be_replayed(self) -> Model:
+    def _can_be_replayed(self, info: ValidationInfo) -> Model:
         if self.served and not self.replay:
             raise Unfit("served with replay: false", "one of the two: replay: false asks no model anything")
+        if not self.replay or _loads_no_model(info):
+            return self
         if self.served is None and self.path is None:
             raise Unfit("neither path nor served", "path: the base's folder, or served: {url: its engine's address}")
         if self.served is None and (without := [own.name for own in self.adapters if own.path is None]):
@@ -622,7 +631,7 @@ class Config(Section):
 
 def _who_replays(model: Model) -> str:
     by_engine = ["a sidecar beside its engine"] if model.served else []
-    return " and ".join([*by_engine, *(["a witness"] if model.path is not None else [])])
+    return " and ".join([*by_engine, *(["a witness"] if model.path is not None else [])]) or "another agent"
 
 
 def load(path: Path) -> Config:
@@ -634,7 +643,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
     """A parsed file as a Config; ``path`` names it in errors and anchors relative paths."""
     config_errors.check_expanded(path, data)
     try:
-        config = Config.model_validate(data)
+        config = Config.model_validate(data, context={"role": data.get("role")})
     except ValidationError as error:
         raise config_errors.refused(path, error.errors()[0]) from None
     config = config.model_copy(update={"sinks": {name: _of_sink(config, name, path) for name in config.sinks}})

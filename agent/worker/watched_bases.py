@@ -110,9 +110,11 @@ def files_runner_of(config: Config, model: Model, golden: bool = True) -> Runner
     earlier.
 
     golden: load the accepted base too where its weights were kept; enrolment accepts what lies there now
-    Raises Refused for settings that the runner does not take.
+    Raises Refused for settings that the runner does not take, and for a model without files.
     """
     probes = config.probes
+    if model.path is None:
+        raise Refused(f"model {model.name}", "no path", "path: the base's folder, in a configuration that replays it")
     shelf = _goldens(config, model)
     if golden:
         shelf.look()

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from agent.assemble import stream_counts
 from agent.config import load, missing_files, seconds, sink_configs
 from agent.errors import Refused
+from agent.worker.watched_bases import runner_of
 from probes.serving.load_limits import LoadLimits
 
 GOOD: dict[str, Any] = {
@@ -637,6 +639,20 @@ def test_a_role_that_is_written_holds_and_what_it_does_not_replay_is_said_to_be_
     assert config.left_to_others == {
         name: f"base {name} is watched by {OTHERS[name]}; this pod replays nothing of it" for name in left
     }
+
+
+@pytest.mark.parametrize(
+    "more", [{"role": "apart"}, {"models": [{"name": "m", "replay": False, "adapters": [{"name": "a"}]}]}]
+)
+def test_who_replays_nothing_needs_no_path(tmp_path: Path, more: dict[str, Any]) -> None:
+    nameless = {"models": [{"name": "m", "adapters": [{"name": "a"}]}], "kafka": TRAFFIC}
+    config = load(written(tmp_path, nameless | more))
+    assert not config.replayed and config.base_requests == {"m": "m"}
+    left = {"m": "base m is watched by another agent; this pod replays nothing of it"}
+    assert config.left_to_others == (left if config.role == "apart" else {})
+    assert stream_counts(config)
+    with pytest.raises(Refused, match="model m: saw no path, wanted path: the base's folder"):
+        runner_of(config, config.models[0])
 
 
 def test_witnesses_are_one_group_for_the_bases_and_each_its_own_for_the_traffic(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +187,27 @@ def test_a_configmap_of_the_namespace_takes_its_place(engines: httpx.Client) -> 
     assert "gapwatch.io/configuration" not in answer.json()["metadata"]["annotations"]
     [volume] = [v for v in answer.json()["spec"]["volumes"] if v["name"] == "gapwatch-config"]
     assert (volume["configMap"]["name"], volume["configMap"]["optional"]) == ("own", True)
+
+
+@pytest.fixture(scope="module")
+def pulling(engines: httpx.Client, cluster: Helm) -> Iterator[httpx.Client]:
+    """The same release with the names of two pull secrets."""
+    chart = ("injector", str(CHART), "--namespace", NAMESPACE, *values("injected-vllm"))
+    cluster.run("upgrade", *chart, "--set", "injection.pullSecrets={of-gapwatch,of-both}")
+    until(lambda: bool(created(engines, engine_pod()).json()["spec"].get("imagePullSecrets")))
+    yield engines
+    cluster.run("upgrade", *chart)
+    until(lambda: not created(engines, engine_pod()).json()["spec"].get("imagePullSecrets"))
+
+
+@pytest.mark.parametrize("own", [[], ["of-engine", "of-both"]])
+def test_a_pod_gets_the_pull_secrets_of_its_sidecar_beside_its_own(pulling: httpx.Client, own: list[str]) -> None:
+    pod = engine_pod(imagePullSecrets=[{"name": name} for name in own]) if own else engine_pod()
+    answer = created(pulling, pod)
+    names = [secret["name"] for secret in answer.json()["spec"]["imagePullSecrets"]]
+    assert names == [*own, *(name for name in ("of-gapwatch", "of-both") if name not in own)]
+    assert "warning" not in answer.headers
+    assert "imagePullSecrets" not in created(pulling, engine_pod({"gapwatch.io/opt-out": "true"})).json()["spec"]
 
 
 INVALID: dict[str, Callable[[], Pod]] = {
