@@ -116,8 +116,8 @@ def _scores(runner: Runner, writer: str) -> list[TrafficScore]:
     file = kept_file(runner, cell, repr((everything, faults)), FORMULAS)
     if not file.exists():
         console.print(f"  {cell.name}")
-        asked = [replace(job, suspected=faults) for job in jobs(runner, cell)]
-        answers = runner.score(asked, lambda: False, everything)
+        suspects = [replace(job, suspected=faults) for job in jobs(runner, cell)]
+        answers = runner.score(suspects, lambda: False, everything)
         file.with_suffix(".new").write_bytes(pickle.dumps([traffic_score(answer, everything) for answer in answers]))
         file.with_suffix(".new").replace(file)
     kept: list[TrafficScore] = pickle.loads(file.read_bytes())
