@@ -545,6 +545,11 @@ FILES_BESIDE_HEALTH = {
 DRAWS_BEYOND = "{percent:.0f} % of this round's canary draws are beyond tolerance"
 # mode: one of MODES; apart, draws: so many of so many
 DRAWS_APART = "of {draws} draws answered {mode} {apart} differ from what the engine scores"
+# modes: of MODES, the first ones of a list
+NO_PAGE_FROM_MODES = (
+    "what it answers {modes} can page nobody: the golden record holds no noise of that (not enrolled through this "
+    "engine, or too noisy there)"
+)
 MODES = {
     Mode.WRITTEN: "as it writes",
     Mode.STREAMED: "as a stream",

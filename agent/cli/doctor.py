@@ -57,6 +57,7 @@ ROUTES_WANTED = "an engine that scores given texts: vLLM with --max-logprobs of 
 NAMES_WANTED = "names that differ: restart the engine with each name once, the base's own for the base alone"
 STRANGER_WANTED = "an engine or gateway that refuses names which are not loaded"
 WATCHER_WANTED = "who watches it by its role (witness.yaml), on this cluster name and store; or role: all here"
+GRID_WANTED = "gapwatch enrol --replace --why TEXT with this configuration measures their noise"
 TOKENIZER_WANTED = "the tokenizer files and chat template of the last good release, and canaries that it can render"
 
 
@@ -201,8 +202,20 @@ def model_checks(config: Config) -> Iterator[Check]:
             else:
                 result = f"{golden.hash}: {golden.power.words}"
                 yield Check(f"golden {name}", golden.power.monitorable, result, "other canaries, or a wider tolerance")
+                if model.served is not None and config.by_engine(model):
+                    yield _modes_that_page(name, golden)
                 yield from _weights(config, model, golden)
                 yield from _canary_file(config, name, golden)
+
+
+def _modes_that_page(adapter: str, golden: Golden) -> Check:
+    """Those whose noise was measured; another engine mode is looked at and pages nobody. That is no fault of a record
+    which was made in process for a witness as well."""
+    known = [mode for mode in Mode if any(mode in canary.reference.mode_floors for canary in golden.canaries)]
+    without = [mode for mode in Mode if mode not in known]
+    page = f"page: {', '.join(known)}" if known else f"none pages: not enrolled through this engine ({GRID_WANTED})"
+    rest = f"; inform alone: {', '.join(without)}" if known and without else ""
+    return Check(f"modes of {adapter}", True, page + rest)
 
 
 def _canary_file(config: Config, name: str, golden: Golden) -> Iterator[Check]:

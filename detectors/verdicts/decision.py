@@ -68,6 +68,7 @@ from detectors.verdicts.modes import (
     of_all_members,
     of_base_in_modes,
     of_modes,
+    unwatched_in_words,
 )
 from detectors.verdicts.recovery import DrawCounts
 from detectors.verdicts.report import report, unjudged
@@ -124,7 +125,8 @@ def decide(
     step = advance(incident, result, rules)
     if step.shows_cause:
         step = step.with_cause(words_of(diagnose(round, rules.tolerances)), has_signatures(round))
-    words = DRAWS_BEYOND.format(percent=100 * draws.share), *apart_in_words(modes), *remarks(round, good)
+    unwatched = unwatched_in_words(round) if good else ()
+    words = DRAWS_BEYOND.format(percent=100 * draws.share), *apart_in_words(modes), *remarks(round, good), *unwatched
     return _measured(with_figures(blank, round), step, draws.share, words), step.after
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from detectors.canaries.mode_gap import base_mode_scores, faulty_mode, floors_known, mode_scores, noise_known
 from detectors.canaries.tolerance import Tolerances, blocked_by
-from detectors.on_call_text import DRAWS_APART, MODES
+from detectors.on_call_text import DRAWS_APART, MODES, NO_PAGE_FROM_MODES
 from detectors.records import BaseRound, Evidence, Mode, Round
 from detectors.verdicts.incident import Rules
 from detectors.verdicts.recovery import RARE, DrawCounts
@@ -75,6 +75,16 @@ def mode_of_base_at_fault(round: BaseRound, evidence: Evidence, own: DrawCounts,
     cells = [m for member in round.members if blocked_by(member) is None for m in noise_known(member.cells)]
     named = faulty_mode(cells, rules.tolerances)
     return named if named in of_all_members(round, rules.tolerances) else Mode(evidence.stream)
+
+
+def unwatched_in_words(round: Round) -> tuple[str, ...]:
+    """The modes that the round has and that cannot page; nothing where there is none.
+
+    Of LONG nothing: too few of a pool's prompts may be long, and another enrolment would change nothing.
+    """
+    had = {mode for m in round.cells for mode in m.comparison.modes}
+    unwatched = [MODES[m] for m in Mode if m in had and m is not Mode.LONG and not floors_known(round, m)]
+    return (NO_PAGE_FROM_MODES.format(modes=", ".join(unwatched)),) if unwatched else ()
 
 
 def apart_in_words(modes: Mapping[Mode, DrawCounts]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ engine: whether it is reachable, how it can be asked, and whether it lists what 
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -20,12 +21,14 @@ from agent.records import Watching
 from agent.store import client as store
 from agent.store.table_rows import Origin
 from agent.terminal.check import Check
+from detectors.records import Mode
 from probes.golden.archive import save
 from tests.agent.findings import heartbeat
 from tests.agent.stand_in import StandIn
 from tests.agent.store.stored import insert
 from tests.probes.goldens import golden
 from tests.probes.tiny import tiny_adapter, tiny_base
+from tests.probes.worlds import enrolled
 from tests.serving_engines.shim import Server, serving
 from tests.serving_engines.toy_engine import ToyEngine
 from tests.serving_engines.transport import html
@@ -178,6 +181,20 @@ def test_an_engine_that_serves_what_is_watched_passes_with_its_identity_routes_a
     assert made["adapter alpha"].result.startswith("loaded from ")
     assert made["names toy"].result == "a name that is not loaded is refused"
     assert made["golden alpha"].wanted == "gapwatch enrol alpha"
+
+
+def test_which_modes_of_an_adapter_can_page_is_said(server: Server, tmp_path: Path) -> None:
+    """In process nothing measures their noise, and then none can."""
+    accepted, config = enrolled("alpha"), of_engine(tmp_path, server.url, ("alpha",))
+    for floors, words in (
+        ({}, "none pages: not enrolled through this engine (gapwatch enrol"),
+        ({Mode.WRITTEN: 0.01, Mode.CHAT: 0.02}, "page: written, chat; inform alone: streamed, warm, long"),
+    ):
+        canaries = (replace(c, reference=replace(c.reference, mode_floors=floors)) for c in accepted.canaries)
+        shutil.rmtree(tmp_path / "golden", ignore_errors=True)
+        save(replace(accepted, canaries=tuple(canaries)), tmp_path / "golden")
+        made = checks(config)["modes of alpha"]
+        assert made.ok and made.result.startswith(words)
 
 
 def test_files_beside_an_engine_are_checked_by_names_of_their_own(server: Server, tmp_path: Path) -> None:

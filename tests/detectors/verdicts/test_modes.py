@@ -100,6 +100,14 @@ def test_modes_without_a_measured_noise_inform_and_page_nobody() -> None:
     levels = {e.stream: (e.log_e, e.pages) for e in verdicts[-1].evidence if e.detector == "serving_modes"}
     assert levels["warm"][0] > RULES.log_threshold and not levels["warm"][1]
     assert not monitor.open_subjects
+    assert (
+        "as a stream, at its chat endpoint, through its cache of prefixes can page nobody" in verdicts[-1].explanation
+    )
+
+
+def test_where_every_mode_may_page_nothing_is_said_of_that() -> None:
+    _, verdicts = played(in_pairs(0, None))
+    assert "page nobody" not in verdicts[-1].explanation
 
 
 def test_an_adapter_that_is_lost_in_every_mode_is_that_and_no_mode() -> None:
