@@ -36,6 +36,7 @@ from agent.open_telemetry.exporters import metric_readers
 from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
 from agent.status_page.board import Board
+from agent.status_page.incident_plot import IncidentPlots
 from agent.status_page.lookback import Lookback
 from agent.status_page.page import StatusPage
 from agent.store.reader import StoreReader
@@ -75,8 +76,12 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     """Every part of the agent, not yet opened. Raises Refused."""
     clock, telemetry = Clock(), _telemetry(config)
     keeper = StoreReader(config, clock)
-    board = Board(config.cluster, config.pod, _named_adapters(config), config.alerts.policy.roll_back)
-    lookback = Lookback(keeper.history, clock)
+    named = _named_adapters(config)
+    board, lookback = (
+        Board(config.cluster, config.pod, named, config.alerts.policy.roll_back),
+        Lookback(keeper.history, clock),
+    )
+    plots = IncidentPlots(keeper.query, config.cluster, [*named, *chain.from_iterable(named.values())], clock)
     sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
@@ -119,7 +124,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, statuses, keeper.query, StatusPage(board, lookback, clock).html),
+        routes=Routes(telemetry, statuses, keeper.query, StatusPage(board, lookback, clock).html, plots.svg),
         closing=partial(_close, lookback, keeper, telemetry),
         beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,

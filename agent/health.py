@@ -1,10 +1,10 @@
 """Two small HTTP servers: is the agent alive and ready, its metrics, its status page, and answers for the commands of
 this machine.
 
-The public one (every interface, both IP families) serves /livez, /startupz, /readyz, /metrics and, at /, the status
-page. The control one (loopback only) also answers named queries, because an embedded store belongs to one process, and
-its page has the texts of canaries, which may be prompts of production. Manifests and probes name these paths. They are
-up before the configuration is read, and stay up when the agent is assembled again.
+The public one (every interface, both IP families) serves /livez, /startupz, /readyz, /metrics, the status page at / and
+a picture of one subject at /plot.svg. The control one (loopback only) also answers named queries, because an embedded
+store belongs to one process, and its page has the texts of canaries, which may be prompts of production. Manifests and
+probes name these paths. They are up before the configuration is read, and stay up when the agent is assembled again.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ STALE_S = 60.0
 Statuses = Mapping[str, tuple[bool, str]]
 Query = Callable[[str, Mapping[str, str]], tuple[list[str], list[tuple[Any, ...]]]]
 Page = Callable[[Statuses, bool], bytes]
+Plot = Callable[[str], bytes | None]
 
 
 def bare_page(parts: Statuses, _texts: bool) -> bytes:
@@ -46,17 +47,23 @@ def bare_page(parts: Statuses, _texts: bool) -> bytes:
     ).encode()
 
 
+def no_plot(_subject: str) -> bytes | None:
+    """While no agent runs there is no picture."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Routes:
     """What the servers answer with. query: (name, parameters) -> columns and rows; parts: name -> (ok, in words)
 
-    page: (parts, may texts be shown?) -> the status page
+    page: (parts, may texts be shown?) -> the status page; plot: subject -> its picture as SVG, None of an unknown one
     """
 
     telemetry: Telemetry
     parts: Callable[[], Statuses]
     query: Query
     page: Page = bare_page
+    plot: Plot = no_plot
 
 
 def nobody_answers(_name: str, _params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -107,7 +114,7 @@ class Health:
         troubles = [server.trouble for server in (self._public_server, self._control_server) if server.trouble]
         return not troubles, "; ".join(troubles) or f"ports {self.public_port} and {self.control_port}"
 
-    def _public(self, path: str, _params: Mapping[str, str]) -> Answer | Work:
+    def _public(self, path: str, params: Mapping[str, str]) -> Answer | Work:
         if path == "/livez":
             quiet = self._clock.steady() - self._last_turn
             alive = quiet < STALE_S
@@ -120,7 +127,9 @@ class Health:
             return self._metrics
         if path == "/":
             return partial(self._page, texts=False)
-        return HTTPStatus.NOT_FOUND, "text/plain", b"/ /livez /startupz /readyz /metrics\n"
+        if path == "/plot.svg":
+            return partial(self._plot, params.get("subject", ""))
+        return HTTPStatus.NOT_FOUND, "text/plain", b"/ /livez /startupz /readyz /metrics /plot.svg\n"
 
     def _ready(self) -> Answer:
         parts = self.routes.parts()
@@ -134,6 +143,16 @@ class Health:
     def _page(self, texts: bool) -> Answer:
         routes = self.routes
         return HTTPStatus.OK, "text/html; charset=utf-8", routes.page(routes.parts(), texts)
+
+    def _plot(self, subject: str) -> Answer:
+        try:
+            picture = self.routes.plot(subject)
+        except Exception as error:
+            log.warning("plot_failed", error=str(error))
+            return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"the store does not answer\n"
+        if picture is None:
+            return HTTPStatus.NOT_FOUND, "text/plain", b"/plot.svg?subject=ADAPTER or BASE, as configured\n"
+        return HTTPStatus.OK, "image/svg+xml; charset=utf-8", picture
 
     def _control(self, path: str, params: Mapping[str, str]) -> Answer | Work:
         if path == "/":

@@ -238,9 +238,22 @@ def _show(made: Report, out: Path, json: bool) -> None:
     words = f"{made.adapter}: {lasting(healthy)} healthy against {lasting(incident)} of the incident"
     console.print(words, markup=False)
     differing = [row for row in rows if row.differs]
-    say(f"{len(differing)} of {len(rows)} columns differ{':' if differing else ''}" if rows else "nothing to compare")
+    say(_differing_in_words(len(differing), len(rows)))
     for row in differing:
         console.print(f"  {row.title}: {row.healthy} -> {row.incident}, p {row.p_value}", markup=False)
     for line in made.contents.lacking:
         console.print(f"not in the store: {line}", markup=False)
     say(f"written: {out}")
+
+
+def _differing_in_words(differing: int, compared: int) -> str:
+    """Of how many figures, and what it means that none does: it clears nobody."""
+    if not compared:
+        return "nothing to compare: the store has no figure of both times"
+    of_all = f"of {compared} figures of canaries and requests"
+    if differing:
+        return f"{differing} {of_all} are distributed otherwise in the incident than in the healthy time:"
+    return (
+        f"none {of_all} is distributed otherwise in the incident than in the healthy time; that does not clear it, "
+        "because few rounds show little: the report's plots of retention and evidence are what the page rests on"
+    )

@@ -51,6 +51,25 @@ def test_livez_fails_once_the_loop_has_not_turned_for_a_minute(served: tuple[Hea
     assert get(health.public_port, "/livez").status_code == 200
 
 
+def test_a_picture_is_served_of_what_is_configured_and_a_store_that_is_away_is_said(
+    served: tuple[Health, HandClock],
+) -> None:
+    health, _ = served
+    assert get(health.public_port, "/plot.svg?subject=a").status_code == 404, "no agent runs"
+
+    def plot(subject: str) -> bytes | None:
+        if subject == "away":
+            raise Retryable("clickhouse", "connection refused")
+        return b"<svg/>" if subject == "a b/c" else None
+
+    health.routes = replace(health.routes, plot=plot)
+    reply = get(health.public_port, "/plot.svg?subject=a%20b%2Fc")
+    assert (reply.content, reply.headers["content-type"]) == (b"<svg/>", "image/svg+xml; charset=utf-8")
+    assert get(health.public_port, "/plot.svg").status_code == 404
+    away = get(health.public_port, "/plot.svg?subject=away")
+    assert (away.status_code, away.text) == (503, "the store does not answer\n")
+
+
 def test_readyz_names_the_part_that_is_away(served: tuple[Health, HandClock]) -> None:
     health, _ = served
     PARTS["store"] = (False, "connection refused")
