@@ -335,8 +335,27 @@ def rejudge(
 
 
 @cli.command()
-def doctor(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
-    """Connect to everything and explain what is wrong. 1 when anything is."""
+def doctor(
+    config: ConfigFile = DEFAULT_CONFIG,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Connects to nothing: the memory that each role needs, by file headers."),
+    ] = False,
+    role: Annotated[str, typer.Option("--role", help="With --plan: another than the configuration's.")] = "",
+    memory: Annotated[
+        str, typer.Option("--memory", help="With --plan: limit of the container, such as 3Gi; default: of this one.")
+    ] = "",
+    card: Annotated[str, typer.Option("--card", help="With --plan: memory of the GPU, such as 24GiB.")] = "",
+    json: Json = False,
+) -> int:
+    """Connect to everything and explain what is wrong. 1 when anything is. With --plan: 0 fits, 1 does not, 2 cannot
+    tell."""
+    if plan:
+        from agent.capacity.verdict import show_plan
+
+        return show_plan(config, role, memory, card, json)
+    if role or memory or card:
+        raise Refused("--role, --memory or --card", "no --plan", "gapwatch doctor --plan, which they belong to")
     from agent.cli.doctor import examine
 
     return examine(config, json)

@@ -5,7 +5,8 @@ A GPU is often an engine's too, and an engine that finds too little free when it
 its own, which torch's allocator keeps: beyond it an allocation fails, and that is an error that is handled. What is
 loaded is compared with what is free beforehand, so that nothing is read that would not fit.
 
-``Card`` and what is computed from it ask nobody; ``card_of`` and ``limit`` are all that is asked of torch here.
+``Card`` and what is computed from it ask nobody; ``card_of`` and ``limit`` are all that is asked of torch here. How
+much the ceiling leaves is in probes/card_share.py.
 """
 
 from __future__ import annotations
@@ -15,13 +16,8 @@ from dataclasses import dataclass
 
 import torch
 
+from probes.card_share import allocator_share
 from probes.errors import NoMemory, shortage, size
-
-# Of a process on a card beside what its allocator has: the driver's context, and the kernels of torch and cuBLAS, which
-# are loaded as they are first used. An estimate; tests/gpu holds that it is not below what is taken.
-CONTEXT_BYTES = 600_000_000
-# A ceiling of at most 1 is a share of the card, a greater one is bytes.
-WHOLE_CARD = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,19 +39,6 @@ class Card:
     def available(self) -> int:
         """What this process may still allocate: what its allocator keeps for later is used for it, or given back."""
         return max(0, min(self.free + self.reserved, self.allowed) - self.held)
-
-
-def ceiling(most: float, total: int) -> int:
-    """Bytes of a card that the process may have, its context included. most: as in ``WHOLE_CARD``"""
-    return min(total, int(most * total) if most <= WHOLE_CARD else int(most))
-
-
-def allocator_share(most: float, total: int) -> float:
-    """The share of a card that the allocator may reserve, in [0, 1]: the ceiling without the context. All of it, where
-    the whole card may be had: what the context takes is then not free."""
-    if most == WHOLE_CARD:
-        return 1.0
-    return max(0, ceiling(most, total) - CONTEXT_BYTES) / total
 
 
 def check_available(path: str, requested: int, card: Card | None) -> None:

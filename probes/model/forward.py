@@ -17,6 +17,7 @@ import transformers
 from torch import nn
 
 from detectors.records import Floats
+from probes.artefacts.needed_memory import MOST_LOGITS
 from probes.canaries.log_prob_summary import summarise_torch
 from probes.errors import Unreplayable
 from probes.model.cache import Cache, body_of, forward_with_cache, new_cache, select_rows
@@ -26,10 +27,6 @@ from probes.model.packing import ForwardPass, Padded, RowAdapter, lay_out, padde
 from probes.model.quantise import rounded_rows, with_weights
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
 from probes.scoring.token_distribution import FLOAT32
-
-# Most logits that one call of the output layer computes, 64 MB in float32, which are in memory up to three times; those
-# of a whole micro-batch over a large vocabulary would take gigabytes.
-MOST_LOGITS = 16_000_000
 
 
 @dataclass(frozen=True, slots=True, eq=False)

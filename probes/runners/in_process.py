@@ -19,11 +19,11 @@ import torch
 from detectors.records import Floats, Identity
 from probes import cpu_share
 from probes.artefacts.identity import NEWEST
+from probes.card_share import WHOLE_CARD
 from probes.errors import NoMemory, Unreplayable
 from probes.model import device_memory, faulty_adapters
 from probes.model.build import AUTO, Placement
 from probes.model.chat_prompt import chat_token_ids
-from probes.model.device_memory import WHOLE_CARD
 from probes.model.fault_injection import FaultInjection, FindsModel, ResolvedTarget
 from probes.model.forward import Model
 from probes.model.free_memory import in_halves, no_memory

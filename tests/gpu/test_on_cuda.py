@@ -12,7 +12,8 @@ import torch
 
 from detectors.records import Fault, FaultKind, Reason
 from probes.canaries.log_prob_summary import summarise, summarise_torch
-from probes.model.device_memory import CONTEXT_BYTES, card_of, limit
+from probes.card_share import CONTEXT_BYTES
+from probes.model.device_memory import card_of, limit
 from probes.runner import BatchShape, Target
 from probes.runners.in_process import Config, Runner
 from tests.probes.tiny import FORCED, PROMPT, full, opened, tiny_adapter, tiny_base

@@ -7,16 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+from probes.card_share import CONTEXT_BYTES, allocator_share, ceiling
 from probes.errors import NoMemory
-from probes.model.device_memory import (
-    CONTEXT_BYTES,
-    Card,
-    allocator_share,
-    card_of,
-    ceiling,
-    check_available,
-    limit,
-)
+from probes.model.device_memory import Card, card_of, check_available, limit
 
 GB = 1_000_000_000
 # An engine has 72 of 80 GB, this process 3, of which its tensors hold 2.
