@@ -5,7 +5,7 @@ ProbeError
 │   ├── NoMemory    not enough memory for them: unmonitorable, try again after a change or some rounds later
 │   ├── BadNumbers  the serving engine answers with NaN or infinity: unmonitorable by that, try again next round
 │   └── EngineAway  the serving engine does not answer, starts or has too much to do: unmonitorable, try again later
-├── Unsupported     the adapter needs a feature that this runner lacks (DoRA, bias ...): named, never ignored
+├── Unsupported     the adapter needs a feature that this runner lacks (QALoRA, aLoRA ...): named, never ignored
 └── Refused         input that is wrong and will stay wrong: says what was seen and what was wanted
     ├── MissingGolden   no golden record: one that was never made, or a file that is gone
     └── DamagedGolden   a golden record that cannot be read, or whose content does not have its hash

@@ -14,7 +14,10 @@ PREFIX = "base_model.model."
 # The name under which ``PeftModel.from_pretrained`` loads. Keys of a running model's state dict carry a name; PEFT 0.21
 # passes them on as they are, so that this name matches the loaded adapter and any other name matches nothing.
 LOADED_AS = "default"
-LORA_KEY = re.compile(r"(?P<module>.+)\.(?P<matrix>lora_[AB])(?:\.(?P<name>[^.]+))?\.weight")
+LORA_KEY = re.compile(r"(?P<module>.+)\.(?P<matrix>lora_[AB])(?:\.(?P<name>[^.]+))?\.(?P<parameter>weight|bias)")
+# Parameters of PEFT's modules themselves, so that the adapter's name comes last.
+BARE_KEY = re.compile(r"(?P<module>.+)\.(?P<matrix>lora_embedding_[AB]|lora_magnitude_vector)(?:\.(?P<name>[^.]+))?")
+MAGNITUDE_IN_MODULE = re.compile(r"(?P<module>.+)\.(?P<matrix>lora_magnitude_vector)\.(?P<name>[^.]+)\.weight")
 # Parts of names that come from a wrapper around the model when it was saved -> what to say of them.
 WRAPPERS = {
     PREFIX: "they have PEFT's prefix twice",
@@ -34,9 +37,10 @@ FUSED = {
 
 
 class LoraMatrixKey(NamedTuple):
-    """One of the two LoRA matrices of a module.
+    """One of the tensors that LoRA adds to a module.
 
-    matrix: "lora_A" or "lora_B"; name: of the adapter, "" in keys as ``save_pretrained`` writes them
+    matrix: "lora_A", "lora_B", the same of an embedding ("lora_embedding_A" ...), "bias" (of B) or "magnitude" (DoRA)
+    name: of the adapter, "" in keys as ``save_pretrained`` writes them
     """
 
     module: str
@@ -46,8 +50,15 @@ class LoraMatrixKey(NamedTuple):
 
 def parse_lora_key(key: str) -> LoraMatrixKey | None:
     """The parts of a key, given without PEFT's prefix; None for a key of another form."""
-    match = LORA_KEY.fullmatch(key)
-    return LoraMatrixKey(match["module"], match["matrix"], match["name"] or "") if match else None
+    if match := LORA_KEY.fullmatch(key):
+        if match["parameter"] == "weight":
+            return LoraMatrixKey(match["module"], match["matrix"], match["name"] or "")
+        return LoraMatrixKey(match["module"], "bias", match["name"] or "") if match["matrix"] == "lora_B" else None
+    match = MAGNITUDE_IN_MODULE.fullmatch(key) or BARE_KEY.fullmatch(key)
+    if match is None or match["name"] == "weight":
+        return None
+    matrix = "magnitude" if match["matrix"] == "lora_magnitude_vector" else match["matrix"]
+    return LoraMatrixKey(match["module"], matrix, match["name"] or "")
 
 
 def explain_missing_prefix(keys: list[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from probes.artefacts.adapter_folder import check_layout, check_not_empty, check_origin
-from probes.artefacts.adapter_keys import LOADED_AS, PREFIX, explain_missing_prefix, parse_lora_key
+from probes.artefacts.adapter_tensors import AdapterTensors, sorted_tensors
 from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS, NEWEST, PLAIN_INITS, HashByScheme, adapter_hashes
 from probes.artefacts.safetensors_header import RawTensor, check_header, read_file, read_json
 from probes.artefacts.target_modules import TargetModules
@@ -31,19 +31,54 @@ DTYPES = {
 
 # Switches of adapter_config.json that change what an adapter computes and that are not implemented here.
 REFUSED = (
-    "use_dora", "lora_bias", "fan_in_fan_out", "layer_replication", "megatron_config", "target_parameters",
-    "trainable_token_indices", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config", "kasa_config",
-    "monteclora_config", "velora_config", "lora_ga_config",
+    "layer_replication", "megatron_config", "alora_invocation_tokens", "use_qalora", "use_bdlora", "arrow_config",
+    "kasa_config", "monteclora_config", "velora_config", "lora_ga_config",
 )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankUpdate:
-    """What LoRA adds to the output of one module: scaling * (x A^T) B^T. a: (r, in); b: (out, r); both as stored."""
+    """What LoRA adds to the output of one module: scaling * ((x A^T) B^T + bias).
+
+    a: (r, in), or (r, vocabulary) on an embedding, whose x counts as one-hot; b: (out, r)
+    bias: (out,) of B, None without
+    magnitude: (out,) of DoRA: the norms that the rows of W + scaling * B A are given; None without
+    All as stored.
+    """
 
     a: torch.Tensor
     b: torch.Tensor
     scaling: float
+    bias: torch.Tensor | None = None
+    magnitude: torch.Tensor | None = None
+    on_embedding: bool = False
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor for tensor in (self.a, self.b, self.bias, self.magnitude) if tensor is not None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenRows:
+    """Rows of an embedding that an adapter replaces (trainable_token_indices).
+
+    ids: of the tokens; values: (len(ids), width), as stored
+    """
+
+    ids: tuple[int, ...]
+    values: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ParameterUpdates:
+    """What LoRA adds to parameters of one module (target_parameters), such as the experts of a mixture in one tensor.
+
+    pairs: A and B of each targeted parameter, in the order in which the module has them; (experts * r, in) and
+    (out, r * experts) of PEFT's layout. factors: the factor of each by its whole name
+    """
+
+    pairs: tuple[tuple[torch.Tensor, torch.Tensor], ...]
+    factors: LoraScaling
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,6 +88,7 @@ class LoraAdapter:
     low_rank: module name -> its update; saved: module name -> parameter name -> tensor that replaces the base's
     r, alpha: of the config, without its patterns; problems: what of the files cannot be used, in words
     targets: which modules of a base should have an update
+    rows: module name -> rows of it that the adapter replaces; parameters: module name -> updates of its parameters
     saved_share: interpolation from the base's parameters (0) to the saved ones (1); 1 as read, less in an average of
     two adapters (probes/model/faulty_adapters.py)
     """
@@ -66,6 +102,36 @@ class LoraAdapter:
     problems: tuple[str, ...] = ()
     targets: TargetModules = field(default_factory=TargetModules)
     saved_share: float = 1.0
+    rows: Mapping[str, TokenRows] = field(default_factory=dict)
+    parameters: Mapping[str, ParameterUpdates] = field(default_factory=dict)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Everything that it changes, each once."""
+        return tuple(dict.fromkeys((*self.low_rank, *self.saved, *self.rows, *self.parameters)))
+
+    @property
+    def tensors(self) -> Iterator[torch.Tensor]:
+        """All that are applied."""
+        for part in self.low_rank.values():
+            yield from part.tensors
+        for own in self.saved.values():
+            yield from own.values()
+        yield from (rows.values for rows in self.rows.values())
+        for updates in self.parameters.values():
+            yield from (half for pair in updates.pairs for half in pair)
+
+    @property
+    def beyond_low_rank(self) -> str:
+        """The first feature that A and B of linear modules do not express, "" where they say it all."""
+        features = {
+            "target_parameters": bool(self.parameters),
+            "trainable_token_indices": bool(self.rows),
+            "use_dora": any(part.magnitude is not None for part in self.low_rank.values()),
+            "lora_bias": any(part.bias is not None for part in self.low_rank.values()),
+            "LoRA on an embedding": any(part.on_embedding for part in self.low_rank.values()),
+        }
+        return next((name for name, present in features.items() if present), "")
 
     @property
     def hash(self) -> str:
@@ -81,26 +147,88 @@ def read_adapter(folder: Path) -> LoraAdapter:
     config = _config(folder)
     raw = list(read_file(folder / ADAPTER_WEIGHTS))
     check_not_empty(folder, raw)
-    pairs, saved, ignored_keys = _by_module(folder, {tensor.name: to_torch(tensor) for tensor in raw})
-    scaling, targets = LoraScaling.read(folder, config), TargetModules.read(folder / ADAPTER_CONFIG, config)
-    untargeted = [module for module in pairs if not targets.takes(module)]
-    low_rank, problems = {}, []
-    for module, pair in pairs.items():
-        if module in untargeted:
-            continue
-        if set(pair) != {"lora_A", "lora_B"}:
-            problems.append(f"{module} has {' and '.join(sorted(pair))} alone")
-            continue
-        low_rank[module] = LowRankUpdate(pair["lora_A"], pair["lora_B"], scaling.scaling(module))
-        if (rank := pair["lora_A"].shape[0]) != (configured := scaling.rank(module)):
-            problems.append(f"{module} has rank {rank} where {ADAPTER_CONFIG} says {configured}")
+    factors, targets = LoraScaling.read(folder, config), TargetModules.read(folder / ADAPTER_CONFIG, config)
+    read = sorted_tensors(str(folder), {tensor.name: to_torch(tensor) for tensor in raw}, config, targets)
+    _check_embeddings(folder, read, config)
+    low_rank, untargeted, problems = _low_rank(read, config, factors, targets)
     unusable = {f"match no target of {ADAPTER_CONFIG}": untargeted, f"are not as {ADAPTER_CONFIG} says": problems}
     facts = (
-        *(count_with_examples(f"of {len(raw)} {reason}", keys) for reason, keys in ignored_keys.items()),
-        *(count_with_examples(f"of {len(pairs)} modules {why}", names) for why, names in unusable.items() if names),
+        *(count_with_examples(f"of {len(raw)} {reason}", keys) for reason, keys in read.ignored.items()),
+        *(
+            count_with_examples(f"of {len(read.pairs)} modules {why}", names)
+            for why, names in unusable.items()
+            if names
+        ),
     )
     hashes = adapter_hashes(config, raw)
-    return LoraAdapter(str(folder), hashes, scaling.r, scaling.alpha, low_rank, saved, facts, targets)
+    return LoraAdapter(
+        str(folder),
+        hashes,
+        factors.r,
+        factors.alpha,
+        low_rank,
+        read.saved,
+        facts,
+        targets,
+        rows={module: _rows(folder, module, values, config) for module, values in read.rows.items()},
+        parameters={module: _parameters(folder, module, pairs, factors) for module, pairs in read.parameters.items()},
+    )
+
+
+def _check_embeddings(folder: Path, read: AdapterTensors, config: Mapping[str, Any]) -> None:
+    """Raises Unsupported for what PEFT does to an embedding beside its low-rank update."""
+    for switch in ("use_dora", "ensure_weight_tying"):
+        if read.embeddings and config.get(switch):
+            raise Unsupported(str(folder), f"{switch} beside LoRA on {min(read.embeddings)}")
+    if both := sorted(read.rows.keys() & {*read.pairs, *read.saved}):
+        raise Unsupported(str(folder), f"trainable_token_indices beside another change of {both[0]}")
+
+
+def _low_rank(
+    read: AdapterTensors, config: Mapping[str, Any], factors: LoraScaling, targets: TargetModules
+) -> tuple[dict[str, LowRankUpdate], list[str], list[str]]:
+    """The updates, the modules that the config does not target, and what is not as it says, in words."""
+    untargeted = [module for module in read.pairs if not targets.takes(module)]
+    updates, problems = {}, list[str]()
+    wanted = {"lora_A", "lora_B"} | ({"magnitude"} if config.get("use_dora") else set())
+    for module, part in read.pairs.items():
+        if module in untargeted:
+            continue
+        if not wanted <= set(part):
+            problems.append(f"{module} has {' and '.join(sorted(part))} alone")
+            continue
+        updates[module] = LowRankUpdate(
+            part["lora_A"],
+            part["lora_B"],
+            factors.scaling(module),
+            part.get("bias"),
+            part.get("magnitude"),
+            module in read.embeddings,
+        )
+        if (rank := part["lora_A"].shape[0]) != (configured := factors.rank(module)):
+            problems.append(f"{module} has rank {rank} where {ADAPTER_CONFIG} says {configured}")
+    return updates, untargeted, problems
+
+
+def _rows(folder: Path, module: str, values: torch.Tensor, config: Mapping[str, Any]) -> TokenRows:
+    """Raises Unreplayable where the config does not say of which tokens they are."""
+    ids = config["trainable_token_indices"]
+    if isinstance(ids, Mapping):
+        ids = next((own for name, own in ids.items() if module == name or module.endswith(f".{name}")), [])
+    if not isinstance(ids, list) or not all(isinstance(token, int) for token in ids) or len(ids) != len(values):
+        raise Unreplayable(
+            str(folder), f"{module} has {len(values)} rows of tokens where trainable_token_indices says otherwise"
+        )
+    return TokenRows(tuple(ids), values)
+
+
+def _parameters(
+    folder: Path, module: str, pairs: Sequence[Mapping[str, torch.Tensor]], factors: LoraScaling
+) -> ParameterUpdates:
+    """Raises Unreplayable where half of a pair is missing."""
+    if any(set(pair) != {"lora_A", "lora_B"} for pair in pairs):
+        raise Unreplayable(str(folder), f"{module} has lora_A or lora_B alone for a parameter of it")
+    return ParameterUpdates(tuple((pair["lora_A"], pair["lora_B"]) for pair in pairs), factors)
 
 
 def check_adapter(folder: Path) -> None:
@@ -144,6 +272,8 @@ def check_supported(folder: Path, config: Mapping[str, Any]) -> None:
         raise Unsupported(path, f"bias {config['bias']!r}")
     if config.get("ensure_weight_tying") and config.get("modules_to_save"):
         raise Unsupported(path, "ensure_weight_tying beside modules_to_save")  # a tied module would be replaced as well
+    if config.get("use_dora") and config.get("lora_bias"):
+        raise Unsupported(path, "lora_bias beside use_dora")  # nor does PEFT have it
     init = config.get("init_lora_weights", True)
     if init not in PLAIN_INITS:
         raise Unsupported(path, f"init_lora_weights {init!r} (it changes the base; convert it to a plain LoRA)")
@@ -195,52 +325,3 @@ def _by_pattern(pattern: Mapping[str, float], module: str, otherwise: float) -> 
         if re.match(rf"(.*\.)?({key})$", module):
             return value
     return otherwise
-
-
-TensorsByModule = dict[str, dict[str, torch.Tensor]]
-"""Module name -> "lora_A", "lora_B" or a parameter's name -> tensor."""
-
-
-def _by_module(
-    folder: Path, tensors: Mapping[str, torch.Tensor]
-) -> tuple[TensorsByModule, TensorsByModule, dict[str, list[str]]]:
-    """LoRA matrices by module, whole parameters by module, and the keys that PEFT would ignore by their reason.
-
-    Raises Unsupported for keys of another kind, Unreplayable for a matrix that is there twice.
-    """
-    pairs: TensorsByModule = {}
-    saved: TensorsByModule = {}
-    ignored_keys: dict[str, list[str]] = {}
-    if bare := [key for key in tensors if not key.startswith(PREFIX)]:
-        ignored_keys[explain_missing_prefix(bare)] = bare
-    for full_key, tensor in tensors.items():
-        if not full_key.startswith(PREFIX):
-            continue
-        key = full_key.removeprefix(PREFIX)
-        module, _, parameter = key.rpartition(".")
-        lora_key = parse_lora_key(key)
-        if "lora_" not in key:
-            _check_saved(folder, key)
-            # "base_layer": an embedding saved because its vocabulary grew keeps the name of PEFT's wrapper.
-            saved.setdefault(module.removesuffix(".base_layer"), {})[parameter] = tensor
-        elif lora_key is None or tensor.dim() != 2:
-            raise Unsupported(str(folder), f"the tensor {key} {tuple(tensor.shape)}")
-        elif lora_key.name not in ("", LOADED_AS):
-            reason = (
-                f"keys carry the adapter's name {lora_key.name!r}, and PEFT loads only keys with no name or {LOADED_AS}"
-            )
-            ignored_keys.setdefault(reason, []).append(full_key)
-        elif lora_key.matrix in pairs.setdefault(lora_key.module, {}):
-            twice = f"{lora_key.module} has {lora_key.matrix} twice, with and without {LOADED_AS}"
-            raise Unreplayable(str(folder), twice)
-        else:
-            pairs[lora_key.module][lora_key.matrix] = tensor
-    return pairs, saved, ignored_keys
-
-
-def _check_saved(folder: Path, key: str) -> None:
-    """Raises Unreplayable for a saved module named as inside a running model, which PEFT does not load either."""
-    if ".modules_to_save." in f".{key}" or ".original_module." in f".{key}":
-        raise Unreplayable(
-            str(folder), f"{key} is a name inside a running model: save the adapter with save_pretrained"
-        )

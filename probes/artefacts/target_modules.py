@@ -23,6 +23,7 @@ class TargetModules:
     targets: one regular expression for the whole name, or names and ends of names; exclude: likewise, takes precedence
     layers: numbers of the layers, None for all; layers_pattern: the name before the number, () for any
     modules_to_save: modules that the adapter replaces whole, which get no low-rank update beside that
+    parameters: names and ends of names of parameters that get an update of their own (target_parameters)
     """
 
     targets: str | tuple[str, ...] = ALL_LINEAR
@@ -30,6 +31,7 @@ class TargetModules:
     layers: tuple[int, ...] | None = None
     layers_pattern: tuple[str, ...] = ()
     modules_to_save: tuple[str, ...] = ()
+    parameters: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, file: Path, config: Mapping[str, Any]) -> TargetModules:
@@ -43,6 +45,7 @@ class TargetModules:
                 _layers(config.get("layers_to_transform")),
                 _listed(config.get("layers_pattern")),
                 _listed(config.get("modules_to_save")),
+                _listed(config.get("target_parameters")),
             )
             rule.takes("model.layers.0.any")  # an invalid regular expression raises here
         except (TypeError, ValueError, re.error) as error:
@@ -65,6 +68,10 @@ class TargetModules:
         if self.all_linear or (module in self.targets and not isinstance(self.targets, str)):
             return True  # a whole name takes precedence over the choice of layers
         return _matches(self.targets, module) and self._in_layers(module)
+
+    def takes_parameter(self, parameter: str) -> bool:
+        """Does the parameter of this whole name get an update? Without a choice of layers, as in PEFT."""
+        return _matches(self.parameters, parameter)
 
     def _in_layers(self, module: str) -> bool:
         if self.layers is None:

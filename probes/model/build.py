@@ -170,10 +170,10 @@ def build(parts: BaseParts, placement: Placement) -> Model:
         network = network.to(placement.device).eval().requires_grad_(False)
         traits = check_invariance(network)
     except NotInvariant as finding:
-        raise Unreplayable(str(folder), read_failure(finding, "cannot be run")) from None
+        raise Unreplayable(str(folder), read_failure(finding, _cannot_run(network))) from None
     except Exception as error:  # this is the first time that the model runs
         raise no_memory(str(folder), error) or Unreplayable(
-            str(folder), read_failure(error, "cannot be run")
+            str(folder), read_failure(error, _cannot_run(network))
         ) from error
     adapters = AppliedAdapters(network, rowwise=traits.rowwise)
     return Model(
@@ -186,6 +186,14 @@ def build(parts: BaseParts, placement: Placement) -> Model:
         traits.continues,
         _spacing(parts.stored),
         placement.batch_tokens,
+    )
+
+
+def _cannot_run(network: Any) -> str:
+    """What a class lacks that needs its rows one at a time, or a cache of its own, and what would help."""
+    return (
+        f"{type(network).__name__} cannot be run in batches and through transformers' cache, as replay needs it: "
+        "let its engine answer instead (models[].served)"
     )
 
 

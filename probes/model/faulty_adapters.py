@@ -20,6 +20,8 @@ from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate
 from probes.errors import Unreplayable, Unsupported
 
 LAYERS = re.compile(r"layers\.(\d+)(?:-(\d+))?")
+# What the sum of two updates has as each of them does.
+ADD_UP = ("lora_bias", "LoRA on an embedding")
 # What architectures call the two halves of a layer, and their modules where a half has no name of its own.
 HALVES = {
     "attention": {
@@ -39,7 +41,7 @@ def blocks(adapter: LoraAdapter) -> tuple[str, ...]:
     Without a block that is the whole adapter (that is *not applied*), or that leaves out the same modules as an earlier
     one.
     """
-    modules = _modules(adapter)
+    modules = adapter.modules
     names = list(dict.fromkeys(module.rpartition(".")[2] for module in modules))
     layers = sorted({layer for module in modules if (layer := _layer(module)) is not None})
     covered: set[frozenset[str]] = {frozenset(modules)}
@@ -54,13 +56,15 @@ def blocks(adapter: LoraAdapter) -> tuple[str, ...]:
 
 def without(adapter: LoraAdapter, block: str) -> LoraAdapter:
     """The adapter as if this block had not been loaded. Raises Unreplayable when it has no such block."""
-    left_out = set(_members(_modules(adapter), block))
+    left_out = set(_members(adapter.modules, block))
     if not left_out:
         raise Unreplayable(adapter.path, f"has no block {block!r}; known are {', '.join(blocks(adapter)) or 'none'}")
     return replace(
         adapter,
         low_rank={module: part for module, part in adapter.low_rank.items() if module not in left_out},
         saved={module: own for module, own in adapter.saved.items() if module not in left_out},
+        rows={module: own for module, own in adapter.rows.items() if module not in left_out},
+        parameters={module: own for module, own in adapter.parameters.items() if module not in left_out},
     )
 
 
@@ -80,7 +84,11 @@ def averaged(first: LoraAdapter, second: LoraAdapter, part: float = 0.5) -> Lora
 
 
 def _combined(first: LoraAdapter, second: LoraAdapter, shares: tuple[float, float]) -> LoraAdapter:
-    """A share of each. Raises Unsupported when both saved whole modules: one module cannot be replaced by two."""
+    """A share of each. Raises Unsupported when both saved whole modules: one module cannot be replaced by two; and for
+    what a longer A and B do not express (``LoraAdapter.beyond_low_rank``)."""
+    for adapter in (first, second):
+        if (feature := adapter.beyond_low_rank) and feature not in ADD_UP:
+            raise Unsupported(adapter.path, f"{feature} beside another adapter")
     if first.saved and second.saved:
         named = sorted({*first.saved} & {*second.saved}) or sorted({*first.saved, *second.saved})
         raise Unsupported(first.path, f"modules_to_save ({', '.join(named)}) beside those of {second.path}")
@@ -104,11 +112,9 @@ def _side_by_side(parts: list[LowRankUpdate]) -> LowRankUpdate:
     kind = torch.promote_types(parts[0].b.dtype, parts[1].b.dtype)
     a = torch.cat([part.a.to(kind) for part in parts])
     b = torch.cat([part.b.to(kind) * part.scaling for part in parts], dim=1)
-    return LowRankUpdate(a, b, 1.0)
-
-
-def _modules(adapter: LoraAdapter) -> list[str]:
-    return list(dict.fromkeys((*adapter.low_rank, *adapter.saved)))
+    biases = [part.bias.to(kind) * part.scaling for part in parts if part.bias is not None]
+    bias = torch.stack(biases).sum(0) if biases else None
+    return LowRankUpdate(a, b, 1.0, bias, on_embedding=parts[0].on_embedding)
 
 
 def _members(modules: Iterable[str], block: str) -> list[str]:

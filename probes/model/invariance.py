@@ -144,8 +144,9 @@ def _close(logits: torch.Tensor, wanted: torch.Tensor) -> bool:
 
 
 def _rowwise(network: Any, ids: torch.Tensor) -> frozenset[str]:
-    """Which modules the model calls with rows as the first dimension, or with all tokens of all rows flattened. Not
-    those whose weights it reads instead, that it leaves out, or that it calls with selected tokens (experts)."""
+    """Which modules the model calls with rows as the first dimension, or with all tokens of all rows flattened, and
+    that answer with one tensor. Not those whose weights it reads instead, that it leaves out, or that it calls with
+    selected tokens (experts), and no routers that return a choice beside their scores."""
     rows, mask = _two(ids, left=False)
     with _recorded_calls(network) as called:
         network(input_ids=rows, attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp(min=0), use_cache=False)
@@ -154,16 +155,18 @@ def _rowwise(network: Any, ids: torch.Tensor) -> frozenset[str]:
 
 @contextmanager
 def _recorded_calls(network: nn.Module) -> Iterator[dict[str, bool]]:
-    """Module name -> was it called with rows first each time? Only modules that were called."""
+    """Module name -> was it called with rows first each time, and did it answer with one tensor? Only modules that
+    were called."""
     called: dict[str, bool] = {}
 
     def record(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-            called[name] = called.get(name, True) and _rows_first(next((x for x in (*given, *named.values())), None))
+        def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], answer: Any) -> None:
+            fits = isinstance(answer, torch.Tensor) and _rows_first(next((x for x in (*given, *named.values())), None))
+            called[name] = called.get(name, True) and fits
 
         return hook
 
-    hooks = [m.register_forward_pre_hook(record(name), with_kwargs=True) for name, m in network.named_modules()]
+    hooks = [m.register_forward_hook(record(name), with_kwargs=True) for name, m in network.named_modules()]
     try:
         yield called
     finally:

@@ -9,7 +9,6 @@ else. Checked against PEFT, one text at a time, in tests/probes/model/test_lora.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,22 +18,21 @@ import torch
 from torch import nn
 
 from probes.artefacts.adapter_keys import name_differences
-from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, count_with_examples
+from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, TokenRows, count_with_examples
 from probes.artefacts.target_modules import ALL_LINEAR
 from probes.errors import Unsupported
+from probes.model.adapter_parts import parameters
+from probes.model.adapter_parts.low_rank import LowRank, linear_shape
+from probes.model.adapter_parts.parameters import ParametersPart
+from probes.model.adapter_parts.saved_module import SavedModule
+from probes.model.adapter_parts.token_rows import TokenRowsPart
+from probes.model.adapter_parts.wrapped_call import Part, RowGroup, WrappedCall
 
 # Some recurrent layers read the weights of a module instead of calling it, and so bypass the wrapper around it.
-UNCALLED = "on modules that this base does not call with the rows of a batch (it reads their weights, or picks tokens)"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RowGroup:
-    """Rows [start, stop) of a batch use ``adapter``; scales: (stop - start,) multiples of its own scaling."""
-
-    adapter: str
-    start: int
-    stop: int
-    scales: torch.Tensor
+UNCALLED = (
+    "on modules that this base does not call with the rows of a batch, or that answer with more than a tensor "
+    "(it reads their weights, or picks tokens by them)"
+)
 
 
 @dataclass(slots=True)
@@ -64,28 +62,25 @@ class RowMismatch(RuntimeError):
 
 
 class LoraModule(nn.Module):
-    """A module of the base with the parts of adapters that change it.
-
-    low_rank: adapter -> its A and B for this module; saved: adapter -> the module with the adapter's own parameters
-    (modules_to_save)
-    """
+    """A module of the base with the parts of adapters that change it: adapter -> its parts, whose changes add up."""
 
     def __init__(self, name: str, inner: nn.Module, selection: RowSelection) -> None:
         super().__init__()
         self.name, self.inner, self.selection = name, inner, selection
-        self.low_rank: dict[str, LowRankUpdate] = {}
         # Not a ModuleDict: adapter names may hold dots, and these are no parameters of the model.
-        self.saved: dict[str, nn.Module] = {}
+        self.parts: dict[str, list[Part]] = {}
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         y: torch.Tensor = self.inner(x, *args, **kwargs)
-        groups = [g for g in self.selection.groups if g.adapter in self.low_rank or g.adapter in self.saved]
+        groups = [group for group in self.selection.groups if group.adapter in self.parts]
         if not groups:
             return y
-        x, by_rows = self._by_rows(x), self._by_rows(y)  # the latter is a view of y
+        rows_first, by_rows = self._by_rows(x), self._by_rows(y)  # the latter is a view of y
+        total, columns = self.selection.total, self.selection.columns
+        call = WrappedCall(rows_first, by_rows, args, kwargs, total, columns, flat=rows_first is not x)
         for group in groups:
-            rows = slice(group.start, group.stop)
-            by_rows[rows] += self._change(group, x[rows], by_rows[rows], args, kwargs)
+            changes = [part.change(call, group) for part in self.parts[group.adapter]]
+            by_rows[group.rows] += changes[0] if len(changes) == 1 else torch.stack(changes).sum(0)
         return y
 
     def _by_rows(self, x: torch.Tensor) -> torch.Tensor:
@@ -96,18 +91,6 @@ class LoraModule(nn.Module):
         if x.shape[0] != total:
             raise RowMismatch(f"{self.name} was called with {x.shape[0]} rows in a batch of {total}")
         return x
-
-    def _change(self, group: RowGroup, x: torch.Tensor, y: torch.Tensor, args: Any, kwargs: Any) -> torch.Tensor:
-        """What the adapter adds to its rows; a saved module counts as a difference, so that scale 0 is the base."""
-        scales = group.scales.view(-1, *[1] * (y.dim() - 1))
-        changes = []
-        if (own_module := self.saved.get(group.adapter)) is not None:
-            changes.append((own_module(x, *args, **kwargs) - y) * scales)
-        if (part := self.low_rank.get(group.adapter)) is not None:
-            # Scaled between A and B, where a token has r numbers and not the width of the layer.
-            narrow = x.to(part.a.dtype) @ part.a.T * (part.scaling * scales).to(part.a.dtype)
-            changes.append((narrow @ part.b.T).to(y.dtype))
-        return changes[0] if len(changes) == 1 else changes[0] + changes[1]
 
     def __getattr__(self, name: str) -> Any:
         """Models read ``weight`` or ``bias`` of their own modules; they get the base's."""
@@ -165,29 +148,42 @@ class AppliedAdapters:
         self.applied.pop(name, None)
         for module in self.model.modules():
             if isinstance(module, LoraModule):
-                module.low_rank.pop(name, None)
-                module.saved.pop(name, None)
+                module.parts.pop(name, None)
 
     def _placed(self, matched: AppliedAdapter) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
-        low_rank, saved = {}, {}
+        low_rank, saved, rows, own_parameters = {}, {}, {}, {}
+        adapter = matched.adapter
         for path in matched.modules:
             module = self.model.get_submodule(path)
             own = dict((module.inner if isinstance(module, LoraModule) else module).named_parameters(recurse=False))
             place = next(module.parameters())
-            if path in matched.adapter.saved:
-                tensors = matched.adapter.saved[path]
+            if path in adapter.saved:
+                tensors = adapter.saved[path]
                 saved[path] = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in tensors.items()}
-            if (part := matched.adapter.low_rank.get(path)) is not None:
+            if (part := adapter.low_rank.get(path)) is not None:
                 low_rank[path] = _moved(part, place)
-        return replace(matched.adapter, low_rank=low_rank, saved=saved)
+            if (replaced := adapter.rows.get(path)) is not None:
+                rows[path] = replace(replaced, values=replaced.values.to(place.device, place.dtype))
+            if (updates := adapter.parameters.get(path)) is not None:
+                target = (place.device, place.dtype)
+                pairs = tuple((a.to(*target), b.to(*target)) for a, b in updates.pairs)
+                own_parameters[path] = replace(updates, pairs=pairs)
+        return replace(adapter, low_rank=low_rank, saved=saved, rows=rows, parameters=own_parameters)
 
     def _install(self, name: str, path: str, adapter: LoraAdapter) -> None:
         module = self._wrapped(path)
+        inner, parts = module.inner, list[Part]()
         if path in adapter.saved:
-            module.saved[name] = _copied(module.inner, adapter.saved[path], adapter.saved_share)
+            parts.append(SavedModule(inner, adapter.saved[path], adapter.saved_share))
         if (part := adapter.low_rank.get(path)) is not None:
-            module.low_rank[name] = part
+            parts.append(LowRank(part, inner))
+        if (rows := adapter.rows.get(path)) is not None:
+            parts.append(TokenRowsPart(torch.tensor(rows.ids, device=rows.values.device), rows.values, inner))
+        if (updates := adapter.parameters.get(path)) is not None:
+            names = parameters.targeted(path, inner, adapter.targets)
+            parts.append(ParametersPart(updates, path, inner, names))
+        module.parts[name] = parts
 
     def _wrapped(self, path: str) -> LoraModule:
         module = self.model.get_submodule(path)
@@ -207,12 +203,14 @@ def match_modules(adapter: LoraAdapter, model: nn.Module) -> AppliedAdapter:
     """
     modules = _own_modules(model)
     facts = list(adapter.problems)
-    kept_out = _output_layer(model, modules) if adapter.targets.all_linear else ""
+    head = _output_layer(model, modules)
+    adapter = replace(adapter, rows=_with_tied(adapter.rows, head, modules))
+    kept_out = head if adapter.targets.all_linear else ""
     if kept_out in adapter.low_rank:
         facts.append(f"{kept_out} is the output layer, which {ALL_LINEAR} leaves out")
         others = {path: part for path, part in adapter.low_rank.items() if path != kept_out}
         adapter = replace(adapter, low_rank=others)
-    wanted = sorted({*adapter.low_rank, *adapter.saved})
+    wanted = sorted(adapter.modules)
     missing = [path for path in wanted if path not in modules]
     misfits = {path: why for path in wanted if path in modules and (why := _misfit(adapter, path, modules[path]))}
     fits = tuple(path for path in wanted if path in modules and path not in misfits)
@@ -232,10 +230,15 @@ def match_modules(adapter: LoraAdapter, model: nn.Module) -> AppliedAdapter:
         facts.append("the effect is zero: every lora_B holds nothing but zeros")
     if not wanted and not facts:
         facts.append("the files hold no tensors of an adapter")
-    linear = [path for path, module in modules.items() if isinstance(module, nn.Linear) and path != kept_out]
+    linear = [path for path, module in modules.items() if linear_shape(module) and path != kept_out]
     targeted = sorted(path for path in linear if adapter.targets.takes(path))
     if without := [path for path in targeted if path not in adapter.low_rank]:
         facts.append(count_with_examples(f"of {len(targeted)} targeted modules have no part in the files", without))
+    owners = [path for path, module in modules.items() if parameters.targeted(path, module, adapter.targets)]
+    if without := [path for path in owners if path not in adapter.parameters]:
+        facts.append(
+            count_with_examples(f"of {len(owners)} modules with targeted parameters have no part in the files", without)
+        )
     return AppliedAdapter(adapter, fits, tuple(facts))
 
 
@@ -254,19 +257,44 @@ def _output_layer(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
     return next((name for name, module in modules.items() if module is plain), "")
 
 
+def _with_tied(rows: Mapping[str, TokenRows], head: str, modules: Mapping[str, nn.Module]) -> Mapping[str, TokenRows]:
+    """With the same rows of the output layer where it shares its weight with their embedding, as PEFT has it."""
+    if head in rows or head not in modules:
+        return rows
+    shared = [own for path, own in rows.items() if path in modules and modules[path].weight is modules[head].weight]
+    return {**rows, head: shared[0]} if shared else rows
+
+
 def _misfit(adapter: LoraAdapter, path: str, module: nn.Module) -> str:
     """Why this part cannot be put on this module, or "" where it can."""
     if path in adapter.saved and (why := _saved_misfit(adapter.saved[path], module)):
         return why
+    if path in adapter.rows and (why := _rows_misfit(adapter.rows[path], module)):
+        return why
+    if path in adapter.parameters:
+        return parameters.misfit(adapter.parameters[path], path, module, adapter.targets)
     if path not in adapter.low_rank:
         return ""
     part = adapter.low_rank[path]
-    shape = (part.b.shape[0], part.a.shape[1])
-    if not isinstance(module, nn.Linear):
-        return f"is a {type(module).__name__}, not linear"
-    wanted = (module.out_features, module.in_features)
+    shape, wanted = (part.b.shape[0], part.a.shape[1]), linear_shape(module)
+    if part.on_embedding:
+        wanted = (module.embedding_dim, module.num_embeddings) if isinstance(module, nn.Embedding) else None
+    if wanted is None:
+        return f"is a {type(module).__name__}, not {'an embedding' if part.on_embedding else 'linear'}"
     if shape != wanted or part.a.shape[0] != part.b.shape[1]:
         return f"has {shape[0]} x {shape[1]} where the base has {wanted[0]} x {wanted[1]}"
+    for name, vector in (("bias", part.bias), ("magnitude", part.magnitude)):
+        if vector is not None and len(vector) != wanted[0]:
+            return f"has a {name} of {len(vector)} where the base has {wanted[0]} outputs"
+    return ""
+
+
+def _rows_misfit(rows: TokenRows, module: nn.Module) -> str:
+    if not isinstance(module, nn.Embedding | nn.Linear):
+        return f"is a {type(module).__name__}, which has no rows of tokens"
+    have, width = module.weight.shape
+    if rows.values.shape[1] != width or max(rows.ids, default=0) >= have:
+        return f"has token {max(rows.ids)} of {rows.values.shape[1]} where the base has {have} of {width}"
     return ""
 
 
@@ -281,27 +309,29 @@ def _saved_misfit(saved: Mapping[str, torch.Tensor], inner: nn.Module) -> str:
 
 
 def _has_no_effect(adapter: LoraAdapter, fits: Sequence[str]) -> bool:
-    return not any(path in adapter.saved or bool(adapter.low_rank[path].b.count_nonzero()) for path in fits)
+    """Is every lora_B zero, and nothing else changed? A magnitude or a bias may change an answer without it."""
+    return not any(_has_effect(adapter, path) for path in fits)
+
+
+def _has_effect(adapter: LoraAdapter, path: str) -> bool:
+    part, updates = adapter.low_rank.get(path), adapter.parameters.get(path)
+    if path in adapter.saved or path in adapter.rows:
+        return True
+    seconds = [b for _, b in updates.pairs] if updates else [] if part is None else [part.b]
+    extra = part is not None and (part.magnitude is not None or (part.bias is not None and bool(part.bias.any())))
+    return extra or any(bool(b.count_nonzero()) for b in seconds)
 
 
 def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
-    """On the device of ``place``, in the wider of its type and the part's own."""
-    a, b = (half.to(place.device, torch.promote_types(half.dtype, place.dtype)) for half in (part.a, part.b))
-    kind = torch.promote_types(a.dtype, b.dtype)
-    return LowRankUpdate(a.to(kind), b.to(kind), part.scaling)
-
-
-def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor], share: float) -> nn.Module:
-    """The module with the adapter's parameters in it, or ``share`` of the way from the base's to them; parameters that
-    the adapter did not save stay the base's."""
-    copied = copy.copy(inner)
-    copied._parameters = dict(inner._parameters)
-    for name, tensor in saved.items():
-        own = inner._parameters[name]
-        assert own is not None
-        value = tensor if share == 1 else torch.lerp(own.detach(), tensor, share)
-        copied._parameters[name] = nn.Parameter(value, requires_grad=False)
-    return copied
+    """On the device of ``place``, in the widest of its type and the part's own."""
+    kind = place.dtype
+    for tensor in part.tensors:
+        kind = torch.promote_types(kind, tensor.dtype)
+    moved = {
+        name: None if tensor is None else tensor.to(place.device, kind)
+        for name, tensor in (("a", part.a), ("b", part.b), ("bias", part.bias), ("magnitude", part.magnitude))
+    }
+    return replace(part, **moved)
 
 
 def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[RowGroup, ...]:
@@ -312,7 +342,8 @@ def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device
         name = rows[start][0]
         stop = next((i for i in range(start, len(rows)) if rows[i][0] != name), len(rows))
         if name is not None:
-            scales = torch.tensor([scale for _, scale in rows[start:stop]], dtype=torch.float32, device=device)
-            groups.append(RowGroup(name, start, stop, scales))
+            multiples = tuple(float(scale) for _, scale in rows[start:stop])
+            scales = torch.tensor(multiples, dtype=torch.float32, device=device)
+            groups.append(RowGroup(name, start, stop, scales, multiples))
         start = stop
     return tuple(groups)

@@ -45,9 +45,7 @@ def put_on(model: Model, name: str, adapter: LoraAdapter) -> None:
 def _bytes_on(model: Model, adapter: LoraAdapter) -> int:
     """Bytes that its tensors take on that base in addition to those that were read: those of another type or device."""
     place = next(model.network.parameters())
-    low_rank = [matrix for part in adapter.low_rank.values() for matrix in (part.a, part.b)]
-    saved = [tensor for tensors in adapter.saved.values() for tensor in tensors.values()]
-    copied = [t for t in (*low_rank, *saved) if (t.dtype, t.device) != (place.dtype, place.device)]
+    copied = [t for t in adapter.tensors if (t.dtype, t.device) != (place.dtype, place.device)]
     return sum(tensor.numel() * max(tensor.element_size(), place.element_size()) for tensor in copied)
 
 

@@ -67,9 +67,9 @@ def tiny_adapter(folder: Path, base: Path, seed: int = 1, **lora: Any) -> Path:
             AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **settings)
         )
         for name, parameter in model.named_parameters():
-            if "lora_B" in name:
+            if "lora_B" in name or "lora_embedding_B" in name:
                 torch.nn.init.normal_(parameter, std=0.1)
-            elif "modules_to_save" in name:
+            elif any(part in name for part in ("modules_to_save", "lora_magnitude_vector", "trainable_tokens_delta")):
                 with torch.no_grad():
                     parameter.add_(0.1 * torch.randn_like(parameter))
         model.save_pretrained(folder)

@@ -92,8 +92,7 @@ def write_base(folder: Path, file: Path) -> None:
 def write_adapter(folder: Path, base: Path, file: Path) -> None:
     """A float32 GGUF of a PEFT adapter. Raises ValueError for what llama.cpp has no place for."""
     adapter, heads = read_adapter(folder), Heads.read(base)
-    if adapter.saved or adapter.problems:
-        refused = [*adapter.saved, *adapter.problems]
+    if refused := [*adapter.saved, *filter(None, [adapter.beyond_low_rank]), *adapter.problems]:
         raise ValueError(f"{folder}: llama.cpp would serve it without {', '.join(refused)}")
     writer = gguf.GGUFWriter(str(file), "llama")
     writer.add_type(gguf.GGUFType.ADAPTER)

@@ -122,7 +122,7 @@ def test_a_base_of_weights_alone_uses_the_tokenizer_of_the_golden_one(config: Co
     ("name", "text", "why"),
     [
         ("adapter_model.safetensors", "torn", "adapter_model.safetensors"),
-        ("adapter_config.json", '{"peft_type": "LORA", "use_dora": true}', "use_dora"),
+        ("adapter_config.json", '{"peft_type": "LORA", "use_qalora": true}', "use_qalora"),
     ],
 )
 def test_an_adapter_that_cannot_be_replayed_fails_with_the_reason(

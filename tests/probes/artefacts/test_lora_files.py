@@ -27,18 +27,14 @@ def add_tensor(folder: Path, key: str, shape: tuple[int, ...]) -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [
-    ("use_dora", {"use_dora": True}),
     ("bias 'all'", {"bias": "all"}),
     ("bias 'lora_only'", {"bias": "lora_only"}),
-    ("lora_bias", {"lora_bias": True}),
-    ("fan_in_fan_out", {"fan_in_fan_out": True}),
     ("layer_replication", {"layer_replication": [[0, 2], [1, 2]]}),
     ("megatron_config", {"megatron_config": {"tensor_model_parallel_size": 2}}),
-    ("target_parameters", {"target_parameters": ["mlp.experts.gate_up_proj"]}),
-    ("trainable_token_indices", {"trainable_token_indices": [5, 6]}),
     ("alora_invocation_tokens", {"alora_invocation_tokens": [5]}),
     ("use_qalora", {"use_qalora": True}),
     ("ensure_weight_tying", {"ensure_weight_tying": True, "modules_to_save": ["lm_head"]}),
+    ("lora_bias beside use_dora", {"lora_bias": True, "use_dora": True}),
     ("peft_type 'IA3'", {"peft_type": "IA3"}),
     ("init_lora_weights 'pissa_niter_4'", {"init_lora_weights": "pissa_niter_4"}),
     ("init_lora_weights 'olora'", {"init_lora_weights": "olora"}),
@@ -64,15 +60,49 @@ def test_initialisations_that_leave_the_base_alone_are_read(folder: Path, init: 
 @pytest.mark.parametrize(
     ("key", "shape"),
     [
-        ("base_model.model.model.embed_tokens.lora_embedding_A", (4, 98)),
+        ("base_model.model.model.embed_tokens.lora_embedding_A", (4, 98, 1)),
+        ("base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", (2, 64)),
         ("base_model.model.model.layers.0.mlp.up_proj.lora_magnitude_vector.weight", (96,)),
-        ("base_model.model.model.layers.0.mlp.up_proj.lora_B.bias", (96,)),
+        ("base_model.model.model.layers.0.mlp.up_proj.lora_A.bias", (96,)),
         ("base_model.model.conv.lora_A.weight", (4, 3, 3, 3)),
     ],
 )
 def test_tensors_of_another_kind_are_refused_by_key(folder: Path, key: str, shape: tuple[int, ...]) -> None:
     add_tensor(folder, key, shape)
     with pytest.raises(Unsupported, match=key.removeprefix("base_model.model.").replace(".", r"\.")):
+        read_adapter(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "switch"), [("lora_B.bias", "lora_bias"), ("lora_magnitude_vector", "use_dora")], ids=str
+)
+def test_what_its_config_does_not_switch_on_is_ignored_as_peft_does_and_stated(
+    folder: Path, key: str, switch: str
+) -> None:
+    add_tensor(folder, f"base_model.model.model.layers.0.self_attn.q_proj.{key}", (64,))
+    assert read_adapter(folder).problems[0].startswith(f"1 of 13 keys are of {switch}, which its config does not")
+
+
+def test_dora_without_a_magnitude_is_not_applied_and_stated(folder: Path) -> None:
+    configure(folder, use_dora=True)
+    read = read_adapter(folder)
+    assert not read.low_rank and "q_proj has lora_A and lora_B alone" in read.problems[0]
+
+
+def test_a_change_of_an_embedding_that_peft_makes_in_more_than_one_way_is_refused(folder: Path) -> None:
+    for matrix, shape in {"A": (4, 98), "B": (64, 4)}.items():
+        add_tensor(folder, f"base_model.model.model.embed_tokens.lora_embedding_{matrix}", shape)
+    assert "embed_tokens" in read_adapter(folder).problems[0], "no target of its config"
+    for switch in ("use_dora", "ensure_weight_tying"):
+        configure(folder, **{"use_dora": False, switch: True})
+        with pytest.raises(Unsupported, match=rf"{switch} beside LoRA on model\.embed_tokens"):
+            read_adapter(folder)
+
+
+def test_rows_of_tokens_that_the_config_does_not_name_are_unreplayable(folder: Path) -> None:
+    configure(folder, trainable_token_indices={"embed_tokens": [1, 2, 3]})
+    add_tensor(folder, "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta", (2, 64))
+    with pytest.raises(Unreplayable, match=r"model\.embed_tokens has 2 rows of tokens where trainable_token_indices"):
         read_adapter(folder)
 
 

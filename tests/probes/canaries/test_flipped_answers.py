@@ -64,7 +64,7 @@ class Unready(Runner):
     """Its adapter was replaced by one with a feature that is not done."""
 
     def generate(self, target: Target, prompt: Sequence[int], max_new_tokens: int, stop: Stop) -> tuple[int, ...]:
-        raise Unsupported(str(target.adapter), f"use_dora ({len(prompt)}, {max_new_tokens}, {stop()})")
+        raise Unsupported(str(target.adapter), f"use_qalora ({len(prompt)}, {max_new_tokens}, {stop()})")
 
 
 def cut(bound: int) -> Golden:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from probes.artefacts.identity import NEWEST
-from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate
+from probes.artefacts.lora_files import LoraAdapter, LoraScaling, LowRankUpdate, ParameterUpdates, TokenRows
 from probes.errors import Unreplayable, Unsupported
 from probes.model.faulty_adapters import averaged, blocks, stacked, without
 
@@ -111,3 +113,41 @@ def test_two_adapters_that_both_saved_modules_are_refused_by_name(make: object, 
     first, second = adapter("m", saved=("lm_head",)), adapter("m", saved=(other,), seed=1)
     with pytest.raises(Unsupported, match=rf"modules_to_save \({named}\) beside those of folder-1"):
         make(first, second)  # type: ignore[operator]
+
+
+EXPERTS = ParameterUpdates(((torch.ones(4, 3), torch.ones(3, 4)),), LoraScaling(2, 4.0, {}, {}, False))
+
+
+def test_a_block_takes_experts_and_rows_of_tokens_with_it() -> None:
+    given = replace(
+        layered("self_attn.q_proj"),
+        rows={"model.embed_tokens": TokenRows((1,), torch.ones(1, 5))},
+        parameters={f"model.layers.{n}.mlp.experts": EXPERTS for n in range(2)},
+    )
+    assert {"experts", "embed_tokens", "layers.1"} <= set(blocks(given)) and "mlp" not in blocks(given)
+    assert not without(given, "mlp").parameters and without(given, "mlp").rows
+    assert not without(given, "embed_tokens").rows
+    assert list(without(given, "layers.0").parameters) == ["model.layers.1.mlp.experts"]
+
+
+@pytest.mark.parametrize("feature", ["use_dora", "target_parameters", "trainable_token_indices"])
+def test_what_a_longer_a_and_b_do_not_express_is_not_combined(feature: str) -> None:
+    plain = adapter("m")
+    other = {
+        "use_dora": replace(plain, low_rank={"m": replace(plain.low_rank["m"], magnitude=torch.ones(3))}),
+        "target_parameters": replace(plain, parameters={"m.experts": EXPERTS}),
+        "trainable_token_indices": replace(plain, rows={"e": TokenRows((1,), torch.ones(1, 5))}),
+    }[feature]
+    for pair in ((plain, other), (other, plain)):
+        for combine in (stacked, averaged):
+            with pytest.raises(Unsupported, match=f"{feature} beside another adapter"):
+                combine(*pair)
+
+
+def test_biases_of_two_adapters_add_up() -> None:
+    first, second = (
+        replace(own, low_rank={"m": replace(own.low_rank["m"], bias=torch.full((3,), value))})
+        for own, value in ((adapter("m"), 1.0), (adapter("m", scaling=3.0, seed=1), 2.0))
+    )
+    part = stacked(first, second, 0.5).low_rank["m"]
+    assert part.scaling == 1.0 and part.bias is not None and part.bias.tolist() == [2.0 * 1 + 0.5 * 3 * 2] * 3

@@ -34,6 +34,13 @@ FLAVOURS: list[tuple[str, dict[str, Any]]] = [
     ("an output layer of its own", {"modules_to_save": ["lm_head"]}),
     ("embeddings and a norm of its own", {"modules_to_save": ["embed_tokens", "norm"]}),
     ("a whole MLP of its own", {"target_modules": ["q_proj"], "modules_to_save": ["mlp"]}),
+    ("DoRA", {"use_dora": True}),
+    ("DoRA under rsLoRA, with patterns", {"use_dora": True, "use_rslora": True, "rank_pattern": {"q_proj": 2}}),
+    ("a bias of B", {"lora_bias": True}),
+    ("embeddings", {"target_modules": ["q_proj", "embed_tokens"]}),
+    ("rows of tokens", {"trainable_token_indices": [PROMPT[2], FORCED[1], 90]}),
+    ("rows of tokens by name", {"trainable_token_indices": {"embed_tokens": [PROMPT[1]]}, "use_dora": True}),
+    ("a parameter", {"target_modules": ["q_proj"], "target_parameters": ["mlp.up_proj.weight"]}),
 ]
 
 

@@ -48,13 +48,13 @@ def test_the_live_adapter_answers_while_it_is_the_accepted_one_and_the_copy_afte
 def test_a_copy_that_is_rejected_is_read_again_once_its_files_change_and_not_before(base: Path, tmp_path: Path) -> None:
     live, copy = (tiny_adapter(tmp_path / name, base) for name in ("a", "copy"))
     config = copy / "adapter_config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_dora": True}))
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_qalora": True}))
     runner = opened(base, tmp_path, {"a": live}, golden_adapters={"a": str(copy)})
-    with pytest.raises(Unsupported, match="use_dora"):
+    with pytest.raises(Unsupported, match="use_qalora"):
         scored_by(runner)
-    rewrite_unnoticed(config, '"use_dora": true', '"use_dora": null')
+    rewrite_unnoticed(config, '"use_qalora": true', '"use_qalora": null')
     runner.refresh()
-    with pytest.raises(Unsupported, match="use_dora"):
+    with pytest.raises(Unsupported, match="use_qalora"):
         scored_by(runner)
     config.touch()
     runner.refresh()

@@ -45,7 +45,7 @@ def attempt(failed: FailedLoads, key: Key, error: ProbeError, source: str | None
         (caused(RuntimeError("CUDA error: device is busy")), Waiting),
         (caused(ValueError("is not JSON")), Rejected),
         (Unreplayable("a", "3 tensors are missing"), Rejected),
-        (Unsupported("a", "use_dora"), Rejected),
+        (Unsupported("a", "use_qalora"), Rejected),
     ],
 )
 def test_only_a_reason_that_may_end_by_itself_is_waited_for(error: ProbeError, state: type) -> None:
@@ -56,7 +56,7 @@ def test_only_a_reason_that_may_end_by_itself_is_waited_for(error: ProbeError, s
 
 
 def test_a_waiting_load_is_tried_after_some_looks_and_a_rejected_one_after_none() -> None:
-    waiting, rejected = Waiting(NoMemory("a"), FILES), Rejected(Unsupported("a", "use_dora"), FILES)
+    waiting, rejected = Waiting(NoMemory("a"), FILES), Rejected(Unsupported("a", "use_qalora"), FILES)
     state: Waiting | Rejected | None = waiting
     for left in reversed(range(LOOKS_TO_WAIT)):
         assert state is not None
@@ -68,7 +68,7 @@ def test_a_waiting_load_is_tried_after_some_looks_and_a_rejected_one_after_none(
 
 
 def test_other_files_bring_back_both_and_freed_memory_what_waits() -> None:
-    waiting, rejected = Waiting(NoMemory("a"), FILES), Rejected(Unsupported("a", "use_dora"), FILES)
+    waiting, rejected = Waiting(NoMemory("a"), FILES), Rejected(Unsupported("a", "use_qalora"), FILES)
     other = FilesAt("somewhere else", None)
     assert after_look(waiting, other) is None and after_look(rejected, other) is None
     assert after_look(after_freed_memory(waiting), FILES) is None
@@ -77,9 +77,9 @@ def test_other_files_bring_back_both_and_freed_memory_what_waits() -> None:
 
 def test_a_failure_stands_until_its_files_change(tmp_path: Path) -> None:
     failed = FailedLoads()
-    attempt(failed, BASE, Unsupported("a", "use_dora"), str(tmp_path))
+    attempt(failed, BASE, Unsupported("a", "use_qalora"), str(tmp_path))
     assert failed.look() == [] and BASE in failed
-    with pytest.raises(Unsupported, match="use_dora"):
+    with pytest.raises(Unsupported, match="use_qalora"):
         failed.check(BASE)
     (tmp_path / "config.json").write_text("{}")
     assert failed.look() == [BASE] and BASE not in failed

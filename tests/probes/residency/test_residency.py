@@ -147,11 +147,11 @@ def test_an_unsupported_adapter_is_told_by_name_everywhere(bases: tuple[Path, Pa
     base, _ = bases
     adapter = tiny_adapter(tmp_path / "a", base)
     config = json.loads((adapter / "adapter_config.json").read_text())
-    (adapter / "adapter_config.json").write_text(json.dumps(config | {"use_dora": True}))
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"use_qalora": True}))
     runner = opened(base, tmp_path, {"a": adapter})
     assert runner.refresh()["a"].blocked is Reason.UNREADABLE
-    assert "use_dora" in runner.facts("a")[0]
-    with pytest.raises(Unsupported, match="use_dora"):
+    assert "use_qalora" in runner.facts("a")[0]
+    with pytest.raises(Unsupported, match="use_qalora"):
         full(runner, [Target("a")])
 
 

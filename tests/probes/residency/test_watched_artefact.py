@@ -49,7 +49,7 @@ def test_what_changes_while_it_is_read_does_not_count_as_loaded(folder: Path) ->
 
 
 def test_a_load_that_fails_is_told_as_it_was_raised_and_tried_again(folder: Path) -> None:
-    subject, refused = WatchedArtefact(str(folder)), Unsupported(str(folder), "use_dora")
+    subject, refused = WatchedArtefact(str(folder)), Unsupported(str(folder), "use_qalora")
 
     def refuse(_: Path) -> None:
         raise refused

@@ -168,7 +168,7 @@ def test_an_adapter_that_can_be_read_and_not_applied_is_blind_alone(volume: Path
     assert ready[None].blocked is ready["a"].blocked is None
     live = runner.loaded.live
     assert live is not None and set(live.adapters.applied) == {"a"}
-    assert not any("wide" in module.low_rank for module in live.network.modules() if isinstance(module, LoraModule))
+    assert not any("wide" in module.parts for module in live.network.modules() if isinstance(module, LoraModule))
     assert close(runner, volume / "a", volume / "base")
 
 
