@@ -25,8 +25,8 @@ from probes.runner import AnswersInModes, Stop
 from probes.serving.engine import Listed
 from probes.serving.listed_summary import summary_of
 
-# Draws of a round that are had in other modes, and after an event or an answer that was apart: a page of 21.5
-# nats takes 8 that are all apart.
+# Draws of a round that are had in other modes, and after an event: a page of 21.5 nats takes 8 that are all apart.
+# After an answer that was apart all of a round may be had, because a fault of one request in eight takes some seventy.
 DRAWS, DRAWS_AT_EVENT = 4, 12
 # Tokens of the largest block by which engines keep prefixes: only a longer prompt leaves a whole one behind.
 LONGEST_BLOCK = 128
@@ -72,11 +72,10 @@ def two_cells(modes: Sequence[Mode], number: int, streams_chats: bool = True) ->
     return pairs[number % len(pairs)]
 
 
-def drawn_for_cells(golden: Golden, plan: RoundPlan, budget: int | None, whole: bool) -> dict[str, int]:
+def drawn_for_cells(golden: Golden, plan: RoundPlan, budget: int | None, most: int) -> dict[str, int]:
     """Canary -> how often it is among the first draws, as many of them as the round's budget holds, at least one.
 
-    budget: scored positions of the round, None for as many as are wanted, after an event; whole: wanted are as many
-    draws as a page takes, since an event was noticed, or an answer of the last rounds was apart
+    budget: scored positions of the round, None for as many as are wanted, after an event; most: draws that are wanted
 
     What the budget holds is what the scored canaries of such rounds leave of it on average, which no draw decides; and
     whether one more draw is had depends on how long those before it are and not on its own length, so that each is as
@@ -84,7 +83,7 @@ def drawn_for_cells(golden: Golden, plan: RoundPlan, budget: int | None, whole: 
     """
     left = math.inf if budget is None else budget - mean_scored(golden, plan)
     had: list[str] = []
-    for name in plan.picks[: DRAWS_AT_EVENT if whole else DRAWS]:
+    for name in plan.picks[:most]:
         had.append(name)
         left -= 2 * len(golden.canary(name).forced)
         if left <= 0:

@@ -18,7 +18,7 @@ from detectors.canaries.retention import measure, prepare
 from detectors.canaries.tolerance import beyond_tolerance
 from detectors.records import THE_FILES, BaseRound, Comparison, Identity, Measurement, Reason, Reference, Round
 from probes.canaries.kept_answers import KeptAnswers
-from probes.canaries.mode_cells import CellDraws, cells_of_round, drawn_for_cells
+from probes.canaries.mode_cells import DRAWS, DRAWS_AT_EVENT, CellDraws, cells_of_round, drawn_for_cells
 from probes.canaries.rendering import in_words, prompt_of
 from probes.canaries.replay_pairs import ReplayPair, ask, replay_pair, summary
 from probes.canaries.route_probes import probes_of
@@ -185,11 +185,12 @@ def _part(
 
 def _draws_in_modes(runner: AnswersInModes, golden: Golden, drawn: RoundPlan, budget: int) -> CellDraws:
     """All that a page takes, after an event at once, and else where half of the first are apart: rare enough for no
-    budget. After a round with an answer that was apart as many of them at once as the budget holds."""
-    most = drawn_for_cells(golden, drawn, None, whole=True)
-    closer = runner.suspects(golden.adapter)
-    first = most if runner.has_news() else drawn_for_cells(golden, drawn, budget, whole=closer)
-    return CellDraws(first, most)
+    budget. After a round with an answer that was apart as many of the round as the budget holds."""
+    most = drawn_for_cells(golden, drawn, None, DRAWS_AT_EVENT)
+    if runner.has_news():
+        return CellDraws(most, most)
+    wanted = len(drawn.picks) if runner.suspects(golden.adapter) else DRAWS
+    return CellDraws(drawn_for_cells(golden, drawn, budget, wanted), most)
 
 
 def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tuple[tuple[str, ...], str]:
