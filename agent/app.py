@@ -75,7 +75,8 @@ class Parts:
     rounds_due: which bases are to be judged here and how often
     unwatched: base -> its adapters, of those that others are to judge and nobody does
     routes: what the health servers answer with
-    beat: called with each heartbeat, for figures that only the loop's thread may read; closing: called last of all
+    beat: called with each heartbeat, for figures that only the loop's thread may read
+    opening: called first of all; closing: called last of all
     """
 
     judge: Judge
@@ -92,6 +93,7 @@ class Parts:
     rounds_due: RoundsDue = field(default_factory=partial(RoundsDue, {}))
     unwatched: Callable[[], Mapping[str, Sequence[str]]] = dict
     beat: Callable[[], None] = lambda: None
+    opening: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
     routes: Routes = field(default_factory=no_routes)
@@ -152,6 +154,7 @@ class App:
         """
         parts, budget = self._parts, self._parts.shutdown_budget_s
         opened.callback(parts.closing)
+        parts.opening()
         if parts.ownership is not None:
             parts.ownership.on_lost = self._hand_over
             parts.ownership.open()
@@ -164,7 +167,7 @@ class App:
             parts.traffic.open()
             opened.callback(parts.traffic.close, 0.05 * budget)
         # While the consumer is still open: what the sinks have by then may be committed.
-        opened.callback(self._drain, 0.2 * budget)
+        opened.callback(self._drain, 0.15 * budget)
         if parts.worker is not None:
             parts.worker.open()
             opened.callback(parts.worker.close, 0.4 * budget)
@@ -261,7 +264,7 @@ class App:
 
     def _settle(self) -> bool:
         """Commit what is durable."""
-        settled = self._parts.sinks.flush()
+        settled = self._parts.sinks.flush() and self._parts.judge.is_saved
         if settled and self._parts.traffic is not None:
             self._parts.traffic.commit()
         return settled

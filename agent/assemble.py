@@ -28,6 +28,7 @@ from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
+from agent.delivery.disk import Disk
 from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
@@ -69,6 +70,10 @@ from probes.scoring.token_scores import Settings
 # In /readyz, of an agent that does not do everything.
 READS_TRAFFIC = "samples and counts the traffic"
 ASKS_ENGINES = "asks engines of `served` for canaries"
+# Of the budget to shut down, for what is still to be written.
+DISK_SHARE = 0.05
+# So long the disk has for what waits when partitions go to another agent.
+REVOKED_S = 0.5
 WITNESSES = "witness: replays canaries and scores responses of its bases; counts no traffic"
 
 
@@ -82,10 +87,12 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         Lookback(keeper.history, clock),
     )
     plots = IncidentPlots(keeper.query, config.cluster, [*named, *chain.from_iterable(named.values())], clock)
-    sinks = Sinks([*_sinks(config, telemetry, clock, board), *extra_sinks], Redactor(config.sampling.redact), clock)
+    disk = Disk()
+    own_sinks = _sinks(config, telemetry, clock, board, disk)
+    sinks = Sinks([*own_sinks, *extra_sinks], Redactor(config.sampling.redact), clock)
     worker, models = _models(config, clock, keeper)
     consumer, ownership, left = _consumer(config, clock), _ownership(config, clock), _left(config, keeper, clock)
-    state = StateFile(config.state_dir, clock)
+    state = StateFile(config.state_dir, clock, disk)
     judge = Judge(
         monitor_of(config),
         config.cluster,
@@ -100,7 +107,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         judge.gained(_judged_adapters(config), clock.now(), at_start=True)
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
     _share_budget(config, judge, judge.pods if fleet else 1)
-    traffic = _traffic(config, consumer, keeper, judge, sinks)
+    traffic = _traffic(config, consumer, keeper, judge, sinks, disk)
     sources: list[Feed] = [traffic] if traffic else []
     rounds_due = _rounds_due(config)
     own = [rounds_due.own, *(feed.own for feed in models), *([worker.own] if worker else [])]
@@ -125,7 +132,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         pod=config.pod,
         cluster=config.cluster,
         routes=Routes(telemetry, statuses, keeper.query, StatusPage(board, lookback, clock).html, plots.svg),
-        closing=partial(_close, lookback, keeper, telemetry),
+        opening=disk.open,
+        closing=partial(_close, lookback, keeper, telemetry, disk, DISK_SHARE * config.shutdown_budget),
         beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),
         shutdown_budget_s=config.shutdown_budget,
     )
@@ -363,7 +371,7 @@ def sampler_of(config: Config) -> SamplingParameters:
 
 
 def _traffic(
-    config: Config, consumer: Consumer | None, keeper: StoreReader, judge: Judge, sinks: Sinks
+    config: Config, consumer: Consumer | None, keeper: StoreReader, judge: Judge, sinks: Sinks, disk: Disk
 ) -> TrafficFeed | None:
     if config.kafka is None or consumer is None:
         return None
@@ -377,8 +385,13 @@ def _traffic(
         stored, underway = keeper.counted_upto(), sinks.counted_upto()
         return {key: max(stored.get(key, 0), underway.get(key, 0)) for key in {*stored, *underway}}
 
+    def flush() -> bool:
+        """Partitions go to another member: the loop waits for the disk here, for once, rather than read them again."""
+        disk.await_written(REVOKED_S)
+        return sinks.flush() and judge.is_saved
+
     counted = dict if config.role == "witness" else counted_upto  # a witness counts nothing
-    return TrafficFeed(consumer, sampler, counted, judge.judged, flush=sinks.flush)
+    return TrafficFeed(consumer, sampler, counted, judge.judged, flush=flush)
 
 
 def _named_adapters(config: Config) -> dict[str, list[str]]:
@@ -386,11 +399,11 @@ def _named_adapters(config: Config) -> dict[str, list[str]]:
     return {model.name: [adapter.name for adapter in model.adapters] for model in config.models}
 
 
-def _sinks(config: Config, telemetry: Telemetry, clock: Clock, board: Board) -> list[Sink]:
+def _sinks(config: Config, telemetry: Telemetry, clock: Clock, board: Board, disk: Disk) -> list[Sink]:
     """Every sink that the configuration switches on, in the order of ``sink_registry.in_order``."""
     group = config.consumer_group
     surroundings = Surroundings(
-        config.cluster, config.pod, config.state_dir, telemetry, clock, group, board, config.alerts.policy
+        config.cluster, config.pod, config.state_dir, telemetry, clock, group, board, config.alerts.policy, disk
     )
     return [sink_registry.load(name).Sink(own, surroundings) for name, own in sink_configs(config).items()]
 
@@ -403,7 +416,8 @@ def _telemetry(config: Config) -> Telemetry:
     return telemetry
 
 
-def _close(lookback: Lookback, keeper: StoreReader, telemetry: Telemetry) -> None:
+def _close(lookback: Lookback, keeper: StoreReader, telemetry: Telemetry, disk: Disk, budget_s: float) -> None:
+    disk.close(budget_s)
     lookback.close()
     keeper.close()
     telemetry.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.alerting.policy import Policy
 from agent.clock import Clock
+from agent.delivery.disk import Disk
 from agent.status_page.board import Board
 from agent.telemetry import Telemetry
 
@@ -21,6 +22,7 @@ class Surroundings:
     consumer_group: of Kafka, by which this agent reads, "" without one
     board: what the status page shows
     policy: how urgent an incident is, and whose it is
+    disk: what writes files in order, at once where it is not open
     """
 
     cluster: str = ""
@@ -31,3 +33,4 @@ class Surroundings:
     consumer_group: str = ""
     board: Board = field(default_factory=Board)
     policy: Policy = field(default_factory=Policy)
+    disk: Disk = field(default_factory=Disk)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import orjson
 
 from agent.alerting.set_aside import set_aside
 from agent.clock import Clock
+from agent.delivery.disk import Disk
+from agent.delivery.whole_file import write_whole
 from agent.trouble import Trouble
 
 # Raised where an earlier program would fail on the file: it then sets the file aside and starts with empty state.
@@ -37,9 +39,12 @@ class StateFile:
     crash it is as old as that or older, so that nothing is counted in it twice.
     """
 
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path, clock: Clock | None = None, disk: Disk | None = None) -> None:
+        """disk: what writes the files, at once where it is not open"""
         self._path, self._own_past = folder / "monitor.json", folder / "own_past.json"
-        self._clock = clock or Clock()
+        self._clock, self._disk = clock or Clock(), disk or Disk()
+        self._n_saved = self._n_done = 0
+        self._past_content: bytes | None = None  # of what only informs, until it is on disk
         self._own_past_at = -math.inf  # of the last time it was written, steady
         self._in_the_way = ""  # why what lies there is not ours to write over
         self._past = ""
@@ -48,8 +53,15 @@ class StateFile:
     @property
     def status(self) -> tuple[bool, str]:
         """Is what a restart must not forget on disk, and if not, why not and what to do?"""
-        words = "; ".join(text for text in (str(self._trouble), self._past) if text)
-        return not self._trouble, words or "saved after each round"
+        late_s = self._disk.late_s
+        late = f"the disk of state_dir has not answered for {late_s:.0f} s{COST}" if late_s else ""
+        words = "; ".join(text for text in (str(self._trouble), late, self._past) if text)
+        return not (self._trouble or late), words or "saved after each round"
+
+    @property
+    def is_saved(self) -> bool:
+        """Is nothing on its way to the disk? What the disk refused is not: ``status`` says so."""
+        return self._n_done >= self._n_saved
 
     def load(self) -> dict[str, Any]:
         try:
@@ -82,20 +94,35 @@ class StateFile:
         return self._clock.steady() - self._own_past_at >= OWN_PAST_EVERY_S
 
     def save(self, state: dict[str, Any], own_past: dict[str, Any] | None = None) -> None:
-        """own_past: what only informs, None to leave its file as it is"""
+        """Waits for no disk, where that has a thread. own_past: what only informs, None to leave its file as it is"""
+        content, self._n_saved = _content(state), self._n_saved + 1
+        if own_past is not None:
+            self._past_content = _content(own_past)
+        self._disk.put_latest(self, partial(self._write, content, self._n_saved))
+
+    def _write(self, content: bytes, number: int) -> None:
+        try:
+            self._write_both(content)
+        finally:
+            self._n_done = number
+
+    def _write_both(self, content: bytes) -> None:
         if self._in_the_way:
             self.set_aside(self._in_the_way)
         if self._in_the_way:
             return
+        past = self._past_content
         try:
-            _write(self._path, state)
-            if own_past is not None:
-                _write(self._own_past, own_past)
+            write_whole(self._path, content)
+            if past is not None:
+                write_whole(self._own_past, past)
                 self._own_past_at = self._clock.steady()
         except OSError as error:
             self._failed(error)
         else:
             self._trouble.end()
+            if self._past_content is past:
+                self._past_content = None
 
     def set_aside(self, why: str) -> dict[str, Any]:
         """Keep what lies there under another name, and begin with {}. why: it cannot be used, never its content"""
@@ -117,20 +144,8 @@ class StateFile:
         return {}
 
 
-def _write(path: Path, state: dict[str, Any]) -> None:
-    """Write another file, then rename it: a reader sees the old state or the new one, never half of one."""
-    fresh = path.with_suffix(".new")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with fresh.open("wb") as file:
-            file.write(orjson.dumps({"version": VERSION, "state": state}))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    except OSError:
-        with suppress(OSError):
-            fresh.unlink(missing_ok=True)  # half a state takes room that a page may need
-        raise
+def _content(state: dict[str, Any]) -> bytes:
+    return orjson.dumps({"version": VERSION, "state": state})
 
 
 def _why(error: OSError) -> str:

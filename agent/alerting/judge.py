@@ -239,6 +239,11 @@ class Judge:
         self._file.save(self._json_of(self._state), own_past)
         self._own_past_due = False
 
+    @property
+    def is_saved(self) -> bool:
+        """Is the state on disk as it was last saved, or refused by it?"""
+        return self._file.is_saved
+
     def saved_states(self, now: float, closed: bool = False) -> tuple[SavedState, ...]:
         """The state of each base that is judged here, for a pod that may go on from it; none of one that nothing was
         judged of, nor, before the end, of one that waits for another pod's."""

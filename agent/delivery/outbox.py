@@ -1,9 +1,9 @@
 """A small bounded queue on disk: what is in it is sent sooner or later, also after a restart.
 
-One file an entry, named by its number, written whole or not at all (temporary file, fsync, rename, fsync of the
-folder). One process at a time owns the folder. Where the folder cannot be used, entries are kept in memory and
-written as soon as it can; ``trouble`` says so until then. What the receiver refuses for good lies beside them, with the
-reason, as ``NUMBER.refused``: the latest KEPT_REFUSED of these.
+One file an entry, named by its number, written whole or not at all. One process at a time owns the folder. Adding waits
+for no disk: files are written by the disk's thread (disk.py). Where the folder cannot be used, entries are kept in
+memory and written as soon as it can; ``trouble`` says so until then. What the receiver refuses for good lies beside
+them, with the reason, as ``NUMBER.refused``: the latest KEPT_REFUSED of these.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import Any
 import orjson
 
 from agent.alerting.set_aside import set_aside
+from agent.delivery.disk import Disk
+from agent.delivery.whole_file import write_whole
 from agent.trouble import Trouble
 
 # While the folder cannot be listed, numbers begin at random above this: no earlier process's file can have them, and
@@ -49,14 +51,17 @@ class Entry:
 
 
 class Outbox:
-    """Entries in order of arrival; safe for one thread that adds and one that sends.
+    """Entries in order of arrival; safe for one thread that adds, one that sends, and the disk's.
 
-    part: what uses the outbox, as /readyz and the log name it
+    part: what uses the outbox, as /readyz and the log name it; disk: what writes its files, at once where it is not
+    open
     """
 
-    def __init__(self, folder: Path, limit: int, part: str = "outbox") -> None:
+    def __init__(self, folder: Path, limit: int, part: str = "outbox", disk: Disk | None = None) -> None:
         self._folder, self._limit = folder, limit
-        self._lock = threading.Lock()
+        self._disk = disk or Disk()
+        # Of the two the files' is taken first, and the loop takes the entries' alone.
+        self._of_files, self._lock = threading.Lock(), threading.Lock()
         self._entries: dict[int, Entry] = {}
         self._unwritten: set[int] = set()
         self._undeleted: set[int] = set()
@@ -75,7 +80,7 @@ class Outbox:
         self.sync()
 
     def add(self, key: str, path: str, body: dict[str, Any], **more: Any) -> bool:
-        """Keep one event. False when the disk refuses it: it is then in memory alone, and written when that works.
+        """Keep one event. False while it is not on disk: it is then in memory alone, and written when that works.
 
         more: fields of Entry
         """
@@ -85,20 +90,28 @@ class Outbox:
             self._entries[entry.number] = entry
             self._unwritten.add(entry.number)
             self._make_room()
-        return self.sync()
+        return self.flush()
+
+    def flush(self) -> bool:
+        """Has the disk do what it has not yet done. True when every entry is there (or was sent)."""
+        self._disk.put_once(self.sync)
+        with self._lock:
+            return not self._unwritten
 
     def sync(self) -> bool:
         """Read, write and delete what the folder has refused so far. True when every entry is on disk."""
-        with self._lock:
+        with self._of_files:
             faults = [*self._read_earlier(), *self._write_waiting()]
-            self._undeleted = {number for number in self._undeleted if not self._delete(number)}
-            if self._undeleted:
+            self._delete_sent()
+            with self._lock:
+                unwritten, undeleted = bool(self._unwritten), bool(self._undeleted)
+            if undeleted:
                 faults.append("what was sent cannot be deleted, and is sent again after a restart")
             if faults:
-                self._trouble.begin(_words(faults[0], bool(self._unwritten)))
+                self._trouble.begin(_words(faults[0], unwritten))
             else:
                 self._trouble.end()
-            return not self._unwritten
+            return not unwritten
 
     def first(self, is_due: Callable[[Entry], bool] = lambda _: True) -> Entry | None:
         """The oldest entry that is due, behind none of its own key and owner, and needs no earlier entry sent first."""
@@ -113,8 +126,11 @@ class Outbox:
         return None
 
     def remove(self, entry: Entry) -> None:
+        """It was sent. Waits for the disk, as the thread that sends may."""
         with self._lock:
             self._forget(entry.number)
+        with self._of_files:
+            self._delete_sent()
 
     def refuse(self, entry: Entry, why: str) -> None:
         """It is not sent again: its file goes, and what it held stays beside it with the reason, if the disk allows."""
@@ -140,8 +156,14 @@ class Outbox:
     def _forget(self, number: int) -> None:
         self._entries.pop(number, None)
         self._unwritten.discard(number)
-        if not self._delete(number):
-            self._undeleted.add(number)
+        self._undeleted.add(number)
+
+    def _delete_sent(self) -> None:
+        with self._lock:
+            numbers = sorted(self._undeleted)
+        deleted = {number for number in numbers if self._delete(number)}
+        with self._lock:
+            self._undeleted -= deleted
 
     def _delete(self, number: int) -> bool:
         try:
@@ -165,50 +187,44 @@ class Outbox:
         faults = [] if os.access(self._folder, os.R_OK | os.W_OK | os.X_OK) else ["no right to change it"]
         if not self._all_read:
             unread = [why for file in files if (why := self._read(file))]
-            self._all_read = not unread
-            self._entries = dict(sorted(self._entries.items()))
-            if self._all_read:
-                self._next = max(self._entries, default=-1) + 1
+            with self._lock:
+                self._all_read = not unread
+                self._entries = dict(sorted(self._entries.items()))
+                if self._all_read:
+                    self._next = max(self._entries, default=-1) + 1
             faults += unread
         return faults
 
     def _read(self, file: Path) -> str:
         """Take up one file of an earlier process; "", or why it could not be read or renamed."""
         try:
-            if file.stem.isdecimal() and (int(file.stem) in self._entries or int(file.stem) in self._undeleted):
-                return ""
+            with self._lock:
+                if file.stem.isdecimal() and (int(file.stem) in self._entries or int(file.stem) in self._undeleted):
+                    return ""
             entry = _entry(file)
             if entry is None:
                 set_aside(file, "no entry of this version")
             else:
-                self._entries[entry.number] = entry
+                with self._lock:
+                    self._entries[entry.number] = entry
         except OSError as error:
             return f"{file.name}: {_why(error)}"
         return ""
 
     def _write_waiting(self) -> list[str]:
-        for number in sorted(self._unwritten):
+        with self._lock:
+            waiting = [self._entries[number] for number in sorted(self._unwritten)]
+        for entry in waiting:
+            with self._lock:
+                if entry.number not in self._unwritten:  # sent meanwhile
+                    continue
             try:
-                self._write(self._entries[number])
+                write_whole(self._file(entry.number), orjson.dumps(_stored(entry)))
             except OSError as error:
                 return [_why(error)]
-            self._unwritten.discard(number)
+            with self._lock:
+                self._unwritten.discard(entry.number)
         return []
-
-    def _write(self, entry: Entry) -> None:
-        file = self._file(entry.number)
-        fresh = file.with_suffix(".new")
-        try:
-            with fresh.open("wb") as stream:
-                stream.write(orjson.dumps(_stored(entry)))
-                stream.flush()
-                os.fsync(stream.fileno())
-            fresh.replace(file)
-        except OSError:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)  # half an entry takes room that another file may need
-            raise
-        _sync_folder(self._folder)
 
 
 def _words(fault: str, unwritten: bool) -> str:
@@ -238,11 +254,3 @@ def _entry(file: Path) -> Entry | None:
     is_sound = all(isinstance(text, str) for text in texts) and isinstance(entry.body, dict)
     is_sound = is_sound and isinstance(entry.is_update, bool)
     return entry if is_sound and file.name == f"{entry.number!s:0>12}.json" else None
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

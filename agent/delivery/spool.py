@@ -1,9 +1,9 @@
 """Inserts that the store does not have yet, on disk: a store that is away, or an agent that is killed, costs no row.
 
-One file a segment, named by its number, written whole or not at all (temporary file, fsync, rename, fsync of the
-folder) and deleted once the store has all of it. What was once written is sent as it is, with the same tokens over the
-same rows, also by the process after this one, so that the store drops what it has already. One process at a time owns
-the folder. Rows may hold production text where ``clickhouse.store_text`` is on: files are for this user alone.
+One file a segment, named by its number, written whole or not at all and deleted once the store has all of it. What was
+once written is sent as it is, with the same tokens over the same rows, also by the process after this one, so that the
+store drops what it has already. One process at a time owns the folder. Rows may hold production text where
+``clickhouse.store_text`` is on: files are for this user alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import numpy as np
 import orjson
 
 from agent.alerting.set_aside import set_aside
+from agent.delivery.whole_file import write_whole
 from agent.store.table_rows import Insert, plain
 from agent.trouble import Trouble
 
@@ -167,33 +168,17 @@ class Spool:
             set_aside(file, "no segment of this version")
 
     def _write(self, file: Path, content: bytes) -> None:
-        fresh = file.with_suffix(".new")
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            fresh.replace(file)
-            _sync_folder(self._folder)
+            write_whole(file, content)
         except OSError:
-            for half in (fresh, file):  # half a segment takes room that another file may need
-                with suppress(OSError):
-                    half.unlink(missing_ok=True)
+            with suppress(OSError):  # it comes again under the same number, as other rows perhaps
+                file.unlink(missing_ok=True)
             raise
 
 
 def _blocks(n_bytes: int) -> int:
     """What a file of so many bytes takes, which is what a limit on a volume counts."""
     return -(-n_bytes // _BLOCK) * _BLOCK
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _counted(inserts: Iterable[Insert]) -> dict[tuple[str, int], int]:

@@ -16,11 +16,11 @@ of a cluster, and to go on for as long as the alert is true.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from agent.alerting.notice_text import headline, runbook_of
 from agent.alerting.policy import Policy
 from agent.alerting.set_aside import set_aside
 from agent.delivery.links import links
+from agent.delivery.whole_file import write_whole
 from agent.errors import Unfit
 from agent.records import Finding, NoticeReason, Watching
 from agent.surroundings import Surroundings
@@ -130,20 +131,23 @@ class Sink:
             self._watched = frozenset(finding.subjects)
 
     def flush(self) -> bool:
-        """Writes what is open to disk. True in any case: what the disk refuses comes again with the next verdict."""
+        """Has what is open written. True in any case: what the disk refuses comes again with the next verdict."""
         data = orjson.dumps({key: asdict(alert) for key, alert in self._open.items()})
         if data == (self._stored or b"{}"):
             self._disk.end()
             return True
+        self._surroundings.disk.put_latest(self, partial(self._write, data))
+        return True
+
+    def _write(self, data: bytes) -> None:
         try:
-            _write(self._file, data)
+            write_whole(self._file, data)
         except OSError as error:
             wanted = "a folder with room; what is open ends in the case of a restart, until it is judged again"
             self._disk.begin(f"{self._file.name} in state_dir: {error.strerror}, wanted {wanted}")
-            return True
+            return
         self._stored = data
         self._disk.end()
-        return True
 
     def close(self, budget_s: float) -> None:
         """Ends nothing: another pod, or the next process, may go on."""
@@ -324,14 +328,3 @@ def _filled(texts: Mapping[str, str]) -> dict[str, str]:
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Whole or not at all. Raises OSError."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh = file.with_suffix(".new")
-    with fresh.open("wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(file)

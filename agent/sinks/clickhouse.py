@@ -131,7 +131,7 @@ class Sink:
             _Lane(waiting, self._spool(around.state_dir / "spool" / name), deque())
             for name, waiting in (("findings", self._findings), ("traffic", self._traffic))
         )
-        self._closing = threading.Event()
+        self._disk, self._closing = around.disk, threading.Event()
         self._all_taken = False
         self._deadline = float("inf")
         self._trouble = Trouble(PART)
@@ -249,13 +249,17 @@ class Sink:
         return queued
 
     def _write_to_disk(self, lane: _Lane, queued: _Queued) -> None:
+        """Behind what was put on disk before: a row that says that a page was sent comes after the page."""
+        while not self._disk.await_written(APART_S) and self._clock.steady() <= self._deadline:
+            pass
         segment = lane.spool.append(queued.inserts or ())
         with self._changed:
             if segment is None:
                 queued.refused = True
             elif queued in lane.queued:
                 queued.segment = segment
-                if len(lane.queued) > IN_MEMORY:
+                # Rows in memory are what the collector of garbage walks over, while every thread waits for it.
+                if len(lane.queued) > IN_MEMORY or self._trouble:
                     queued.inserts = None
                 segment = None
             self._changed.notify_all()

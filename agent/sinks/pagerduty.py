@@ -92,7 +92,7 @@ class Sink:
         self._source = surroundings.pod or "gapwatch"
         self._services = _Services(config)
         pace = Pace(config.timeout_s, config.retry_s, config.max_retry_s, config.throttle_s)
-        outbox = Outbox(surroundings.state_dir / "outbox", config.outbox_limit, PART)
+        outbox = Outbox(surroundings.state_dir / "outbox", config.outbox_limit, PART, surroundings.disk)
         self._sender = Sender(outbox, self._services, pace, surroundings.clock, "pagerduty", "alerts.pagerduty.url")
 
     def open(self) -> None:
@@ -113,7 +113,7 @@ class Sink:
 
     def flush(self) -> bool:
         """True when every notice lies on disk (or was sent)."""
-        return self._sender.outbox.sync()
+        return self._sender.outbox.flush()
 
     def close(self, budget_s: float) -> None:
         """Send what can be sent within the budget; the rest stays on disk for the next process."""

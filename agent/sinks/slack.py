@@ -57,7 +57,7 @@ class Sink:
     def __init__(self, config: Config, surroundings: Surroundings) -> None:
         self._config, self._policy, self._pod = config, surroundings.policy, surroundings.pod
         pace = Pace(config.timeout_s, config.retry_s, config.max_retry_s, throttle_s=30.0)
-        outbox = Outbox(surroundings.state_dir / "slack", config.outbox_limit, PART)
+        outbox = Outbox(surroundings.state_dir / "slack", config.outbox_limit, PART, surroundings.disk)
         self._sender = Sender(outbox, _Webhook(config), pace, surroundings.clock, "slack", "Slack")
 
     def open(self) -> None:
@@ -72,7 +72,7 @@ class Sink:
 
     def flush(self) -> bool:
         """True when every message lies on disk (or was sent)."""
-        return self._sender.outbox.sync()
+        return self._sender.outbox.flush()
 
     def close(self, budget_s: float) -> None:
         self._sender.close(budget_s)

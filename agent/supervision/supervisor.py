@@ -7,7 +7,6 @@ are states, shown by /readyz and a metric, logged, and tried again.
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -21,6 +20,7 @@ from agent.clock import Clock
 from agent.config import Config
 from agent.errors import Refused
 from agent.health import Health, Routes, Statuses, no_routes
+from agent.supervision import garbage
 from agent.supervision.config_file import ConfigFile
 
 log = structlog.get_logger(__name__)
@@ -99,7 +99,7 @@ class Supervisor:
         return self._agent is not None and self._agent.step()
 
     def _start(self, config: Config) -> None:
-        gc.collect()  # the parts of a former agent refer to each other, and another needs as much memory
+        garbage.collect()  # another agent needs as much memory as the former one
         with ExitStack() as opened:
             try:
                 agent = self._assemble(config)
@@ -108,6 +108,7 @@ class Supervisor:
                 self._file.refuse_in_force(error)
                 return
             self._opened = opened.pop_all()
+        garbage.leave_out()
         self._agent, self._started_at = agent, self._clock.steady()
         self.health.routes = replace(agent.routes, parts=partial(self._statuses, agent.routes.parts))
         log.info("agent_started", cluster=config.cluster, pod=config.pod)

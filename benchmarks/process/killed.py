@@ -1,9 +1,10 @@
 """Is anything lost or doubled when an agent without models is killed with -9 at random times, again and again?
 
-`python -m benchmarks.process.killed CONFIG KILLS SEED` lives one life after another: each is ``gapwatch run`` of this
-configuration in a process of its own, killed at a random moment, in its start or at work. They are forked from one that
-has imported everything, or most of the time would go to importing. Meanwhile numbered requests are published; a test
-server with an engine of its own takes the rows, and is never killed. The last life lasts until all is stored.
+`python -m benchmarks.process.killed CONFIG DSN KILLS SEED` lives one life after another: each is ``gapwatch run`` of
+this configuration in a process of its own, killed at a random moment: one in four in its start, the others at work, up
+to some seconds after the store has the first row of that life. They are forked from one that has imported everything,
+or most of the time would go to importing. Meanwhile numbered requests are published; a test server with an engine of
+its own takes the rows, and is never killed. The last life lasts until all is stored.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ from benchmarks.process.agents import ROOT, store_server, wait_for, without_mode
 
 # So many worlds of so many kills each.
 PIECES, KILLS, QUICK_KILLS = 5, 40, 5
-LONGEST_LIFE_S, PATIENCE_S = 3.0, 300.0
+# Of a life that is killed in its start, from the fork; of one that is killed at work, from its first stored row.
+LONGEST_START_S, LONGEST_WORK_S = 2.0, 2.0
+STARTS = 0.25
+# For all to be stored in the end; for the first row of a life.
+PATIENCE_S, FIRST_ROW_S = 300.0, 60.0
 RATE = 200
 TOPIC, ADAPTER, PARTITIONS = "requests", "a", 4
 # Of each table what it says of how many requests: the counts, the roll-up of them by hours, the samples.
@@ -80,7 +85,7 @@ def piece(kills: int, seed: int) -> Lives:
         dsn = opened.enter_context(store_server(folder / "store"))
         config = _configuration(folder, broker, dsn)
         requests = opened.enter_context(Requests(opened.enter_context(publisher(broker.bootstrap, TOPIC))))
-        command = [sys.executable, "-m", "benchmarks.process.killed", str(config), str(kills), str(seed)]
+        command = [sys.executable, "-m", "benchmarks.process.killed", str(config), dsn, str(kills), str(seed)]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, stderr=(folder / "log").open("wb"))
         requests.stop()
         last = opened.enter_context(_Running(config))
@@ -173,16 +178,40 @@ class _Running:
             self._process.wait(60)
 
 
-def _one_life_after_another(config: Path, kills: int, seed: int) -> None:
+def _one_life_after_another(config: Path, dsn: str, kills: int, seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(kills):
+        begun = time.time()
         child = os.fork()
         if not child:
             run_agent(config, None, threading.Event())
             os._exit(0)
-        time.sleep(chance.uniform(0.0, LONGEST_LIFE_S))
+        if chance.random() < STARTS:
+            time.sleep(chance.uniform(0.0, LONGEST_START_S))
+        else:
+            _await_first_row(dsn, begun)
+            time.sleep(chance.uniform(0.0, LONGEST_WORK_S))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
+
+
+def _await_first_row(dsn: str, begun: float) -> None:
+    """Of the life that began after that time: its heartbeat is among the first that it stores."""
+    sql = f"SELECT count() FROM heartbeats WHERE started_at >= toDateTime64({begun:.3f}, 3)"
+    with suppress(TimeoutError):  # it is then killed in its start, and counted as that
+        wait_for(lambda: _rows(dsn, sql) > 0, "the first row of a life", FIRST_ROW_S)
+
+
+def _rows(dsn: str, sql: str) -> int:
+    """0 too while there is no database yet."""
+    try:
+        client = store.connect(dsn)
+    except Exception:  # the driver's errors share no root
+        return 0
+    try:
+        return _count(client, sql)
+    finally:
+        client.close()
 
 
 if __name__ == "__main__":
@@ -190,4 +219,4 @@ if __name__ == "__main__":
     import agent.assemble
     import agent.sinks.clickhouse  # noqa: F401 - imported once, for all lives
 
-    _one_life_after_another(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    _one_life_after_another(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

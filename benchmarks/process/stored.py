@@ -17,6 +17,7 @@ from pathlib import Path
 from agent.records import RequestCount, TrafficBatch
 from agent.sinks.clickhouse import Config, Sink
 from agent.store import client as store
+from agent.supervision import garbage
 from agent.surroundings import Surroundings
 from benchmarks.figures import Figure, at_least, at_most, context, exactly
 from benchmarks.process.agents import wait_for
@@ -66,7 +67,9 @@ def outage(quick: bool) -> list[Figure]:
         sink.submit(_batch(0, PER_S))
         wait_for(lambda: not sink.waiting, "the first rows")
         server.stop()
+        garbage.leave_out()  # as the agent does once it has started
         slowest_s = max(_submitted_s(sink, second) for second in range(1, seconds + 1))
+        garbage.collect()
         wait_for(sink.flush, "everything on disk")
         on_disk = sum(file.stat().st_blocks * 512 for file in folder.rglob("*.rows"))
         server.start()

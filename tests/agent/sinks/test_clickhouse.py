@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,6 +18,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
+from agent.delivery.disk import Disk
 from agent.sinks.clickhouse import Config, Sink
 from agent.store import client as store
 from agent.store import migrations
@@ -356,6 +358,28 @@ def test_submit_and_flush_do_not_wait_for_a_store_that_is_away(new_sink: Callabl
     assert time.monotonic() - begun < 4.0, "close keeps to its budget"
 
 
+def test_a_row_that_says_that_a_page_was_sent_waits_until_the_page_is_on_disk(
+    tmp_path: Path, clickhouse: ClickHouseServer, database: str
+) -> None:
+    """Whatever is put on the disk before a finding is submitted is there before any of its rows."""
+    disk, begun, may_end = Disk(), threading.Event(), threading.Event()
+    disk.open()
+    disk.put_once(lambda: (begun.set(), may_end.wait(60.0)))
+    assert begun.wait(60.0)
+    config = Config(dsn=f"clickhouse://127.0.0.1:{clickhouse.port}/{database}", **FAST)
+    sink = Sink(config, Surroundings("prod", "pod-0", tmp_path, disk=disk))
+    sink.open()
+    try:
+        sink.submit(findings.heartbeat())
+        assert not settle(sink, 0.3) and not sink.flush() and not list(tmp_path.rglob("*.rows"))
+        may_end.set()
+        assert wait_until(sink.flush) and settle(sink)
+    finally:
+        may_end.set()
+        sink.close(5.0)
+        disk.close(5.0)
+
+
 def test_many_waiting_batches_go_in_few_inserts(
     clickhouse: ClickHouseServer, server_dsn: str, new_sink: Callable[..., Sink], connect: Callable[[str], store.Client]
 ) -> None:
@@ -411,6 +435,7 @@ def test_a_server_needs_neither_embedded_engine_nor_data_frames(
     """A connection to a server must not import what the sidecar's image leaves out."""
     code = f"""
 import sys, time
+from agent.delivery.disk import Disk
 from agent.sinks.clickhouse import Config, Sink
 from agent.surroundings import Surroundings
 from pathlib import Path
