@@ -108,6 +108,8 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
     fleet = FleetSize(judge.pods, keeper.most_pods) if config.alerts.pods_are_counted else None
     _share_budget(config, judge, judge.pods if fleet else 1)
     traffic = _traffic(config, consumer, keeper, judge, sinks, disk)
+    if traffic:
+        _tell_what_is_not_read(models, traffic)
     sources: list[Feed] = [traffic] if traffic else []
     rounds_due = _rounds_due(config)
     own = [rounds_due.own, *(feed.own for feed in models), *([worker.own] if worker else [])]
@@ -392,6 +394,12 @@ def _traffic(
 
     counted = dict if config.role == "witness" else counted_upto  # a witness counts nothing
     return TrafficFeed(consumer, sampler, counted, judge.judged, flush=flush)
+
+
+def _tell_what_is_not_read(models: Sequence[CanaryFeed | ResponseFeed], traffic: TrafficFeed) -> None:
+    for feed in models:
+        if isinstance(feed, ResponseFeed):
+            feed.not_read = lambda: traffic.not_read
 
 
 def _named_adapters(config: Config) -> dict[str, list[str]]:

@@ -574,6 +574,9 @@ BAD_NUMBERS = "NaN or infinite log-probabilities on {n} canaries, first {canary}
 RESPONSES_SCORED = "scored in this round: {scored} ({tokens} tokens), {against} clearly not from the accepted {what}"
 RESPONSES_ALSO_UNSCORED = "{scored_in_words}, {unscored} not scored: {why}"
 NO_RESPONSES = "no response was sampled since the last round"
+# What to do where it is the agent that reads or scores nothing, and not known whether there was anything.
+LOOK_AT_AGENT = "run `gapwatch doctor`, which names the part that does not work"
+NOT_READ = "no record of the traffic is read, {why}"
 NONE_SCORED = "{unscored} responses were sampled, none could be scored: {why}"
 SCORE_NOT_FINITE = "its likelihoods are not finite"
 AT_FAULT = "adapters at fault by their sampled responses: {adapters}"

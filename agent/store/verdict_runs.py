@@ -12,6 +12,7 @@ from typing import Any
 
 from agent.records import Finding, Notice
 from detectors.records import Reason, Subject, Verdict
+from detectors.verdicts.incident import MOST_GOOD_ROUNDS
 
 # Seconds from one stored verdict of a subject to the next, at most. Questions about who still judges what rest on it.
 LONGEST_S = 3600.0
@@ -33,7 +34,8 @@ class VerdictRuns:
     """``stored(finding)``: what is stored of it and of what was held back before; other findings pass as they are.
 
     A run ends where status, reason, cause, the base that speaks for it, the presence of a tolerated change, who
-    answers, what is known of the files, a hash, the threshold or the members change. Alarms and other events, the
+    answers, what is known of the files, a hash, the threshold or the members change, and while an incident recovers
+    with each further good round, up to MOST_GOOD_ROUNDS of them: the rows count them. Alarms and other events, the
     verdict of a notice, and a second one of the same moment are stored too.
     Guarantee: the rows say for each round what was said, from one row up to the next. What breaks it: a process that is
     killed leaves the end of its runs open, which readers close by its last sign of life (the view incident_pods).
@@ -73,4 +75,6 @@ def _says(verdict: Verdict) -> tuple[Any, ...]:
     """Of a tolerated change only whether there is one: its words have figures, which move with every round."""
     said = (verdict.status, verdict.reason, verdict.cause, verdict.covered_by, bool(verdict.tolerated_change))
     files = verdict.answered_by, verdict.files.state, verdict.files.by
-    return (*said, *files, verdict.identity, verdict.log_threshold, verdict.members)
+    recovers = verdict.reason is Reason.RECOVERING
+    good = min(verdict.good_in_a_row, MOST_GOOD_ROUNDS) if recovers else 0
+    return (*said, *files, verdict.identity, verdict.log_threshold, verdict.members, good)

@@ -79,15 +79,21 @@ class TrafficFeed:
         link = self._consumer.status
         if not link.up:
             return link
-        if self._held_back:
-            return LinkStatus(True, "waiting for the store to report how far it has counted")
-        if self._is_full():
-            return LinkStatus(True, "waiting for the sinks")
+        if waits := self._waits_for:
+            return LinkStatus(True, waits)
         recreated = [
             f"{topic}:{number} was deleted and recreated, and is read from its beginning"
             for topic, number in self._recreated
         ]
         return LinkStatus(True, link.why or "; ".join(recreated))
+
+    @property
+    def not_read(self) -> str:
+        """Why nothing is read of what may be there, "" while all is: that no request came cannot be told then."""
+        link = self._consumer.status
+        if not link.up:
+            return f"Kafka: {link.why}" if link.why else "Kafka: no broker has answered yet"
+        return self._waits_for
 
     @property
     def shed(self) -> Mapping[str, int]:
@@ -143,6 +149,13 @@ class TrafficFeed:
             return list(self._consumer.poll())
         except Exception as error:  # no broker's: those are in its status
             raise PositionLost("the Kafka client failed") from error
+
+    @property
+    def _waits_for(self) -> str:
+        """What keeps records back that a broker has given, or would give; "" for nothing."""
+        if self._held_back:
+            return "waiting for the store to report how far it has counted"
+        return "waiting for the sinks" if self._is_full() else ""
 
     def _is_full(self) -> bool:
         return sum(map(len, self._uncommitted.values())) >= self._max_pending

@@ -6,12 +6,13 @@ its own. All of one round is handed out together, so that a saved state holds al
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.records import GoldenAccepted, PartitionAdapter, ScoredResponses
 from agent.worker.response_scorer import ResponseResults
 from agent.worker.silence import Blocked, Silence
+from detectors.on_call_text import NOT_READ
 from detectors.records import Identity
 from detectors.traffic_records import Embedding, TrafficRound, TrafficScore
 from probes.canaries.schedule import due
@@ -74,6 +75,8 @@ class ResponseFeed:
     """bases: base -> its adapters; every_s: seconds between two rounds of one base
 
     scored: False where responses are embedded and no more: what is handed out then has no TrafficRound
+    not_read: why no record is read of those that may be there, "" while all are (``TrafficFeed.not_read``): a round
+    without a response then says so, and not that there was no request. assemble.py sets it once there is such a feed
 
     A round without a response is handed out as well, so that silence is seen; but only after a turn of the worker that
     began when the round was due: while the worker is busy or hangs nobody knows whether responses came. What was
@@ -88,6 +91,7 @@ class ResponseFeed:
         self._silence = Silence(every_s)
         self._turn_began: float | None = None
         self._owned = frozenset(self._bases)
+        self.not_read: Callable[[], str] = lambda: ""
 
     def own(self, bases: frozenset[str]) -> None:
         """From now on these are this agent's: what has come of others is dropped, and none of them is overdue."""
@@ -133,6 +137,8 @@ class ResponseFeed:
         if self._is_ready(waiting, now):
             waiting.last = now
             self._silence.end(base, now)
+            if self._scored and not (waiting.scores or waiting.embeddings) and (why := self.not_read()):
+                return self._silent(base, now, NOT_READ.format(why=why))
             return self._round(base, now)
         if blocked := self._silence.reason(base, now):
             waiting.last = now

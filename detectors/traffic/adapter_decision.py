@@ -20,6 +20,7 @@ from detectors.diagnosis.response_cause import ResponseCounts, diagnose_response
 from detectors.diagnosis.wording import words_of
 from detectors.evidence.alternative import Alternative, AlternativeKind
 from detectors.on_call_text import (
+    LOOK_AT_AGENT,
     LOOK_AT_REQUESTS,
     MAKE_SCORABLE,
     NO_RESPONSES,
@@ -234,6 +235,7 @@ def _unmeasured(
     result = RoundResult(blank.at, Outcome.SILENT, Reason.NOT_SCORED)
     step = advance(before.incident, result, rules, BY_RESPONSES)
     figures = NONE_SCORED.format(unscored=responses.unscored, why=responses.why)
-    return report(blank, step, figures, MAKE_SCORABLE.format(adapter_argument=quote(blank.subject))), replace(
-        before, incident=step.after
-    )
+    action = MAKE_SCORABLE.format(adapter_argument=quote(blank.subject))
+    if not responses.sampled:
+        figures, action = responses.why, LOOK_AT_AGENT
+    return report(blank, step, figures, action), replace(before, incident=step.after)

@@ -70,6 +70,16 @@ def test_a_change_of_what_is_said_is_stored_at_once(change: dict[str, Any]) -> N
     assert stored(VerdictRuns(), first, other) == [first, other]
 
 
+def test_each_good_round_of_a_recovery_is_stored_so_that_the_rows_count_them() -> None:
+    recovering = [
+        replace(verdict, good_in_a_row=i + 1)
+        for i, verdict in enumerate(each_minute(100, status=Status.DEGRADED, reason=Reason.RECOVERING))
+    ]
+    assert stored(VerdictRuns(), *recovering) == recovering[:64]
+    healthy = [replace(verdict, good_in_a_row=i) for i, verdict in enumerate(each_minute(10))]
+    assert stored(VerdictRuns(), *healthy) == healthy[:1]
+
+
 def test_figures_and_the_words_about_a_tolerated_change_are_no_change() -> None:
     run = [replace(one, tolerated_change=f"by {one.scale}", explanation=f"{one.scale}") for one in each_minute(5)]
     assert stored(VerdictRuns(), *run) == run[:1]

@@ -166,6 +166,7 @@ def test_without_word_from_the_store_nothing_is_handed_out_and_nothing_is_lost()
     feed = feed_over(topic, counted_upto=counted_upto)
     assert (feed.poll(0.0), feed.poll(0.0)) == ([], [])
     assert feed.status == (True, "waiting for the store to report how far it has counted")
+    assert feed.not_read == feed.status.why
     away[0] = False
     (batch,) = feed.poll(0.0)
     assert (batch.records, counted([batch])) == (3, {"ticket-router": 1})

@@ -6,7 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from agent.records import ScoredResponses
+from agent.alerting.alert_state import AlertState
+from agent.alerting.incidents import step_round
+from agent.records import NoticeReason, ScoredResponses
 from agent.worker.response_feed import (
     GRACE_S,
     MOST_EMBEDDINGS,
@@ -17,8 +19,11 @@ from agent.worker.response_feed import (
 )
 from agent.worker.response_scorer import ResponseResults
 from agent.worker.silence import STUCK_S, Blocked
-from detectors.records import Identity, Reason
+from detectors.canaries.tolerance import Tolerances
+from detectors.monitor import Monitor
+from detectors.records import Identity, Reason, Status
 from detectors.traffic_records import ScoringMode
+from detectors.verdicts.incident import Rules
 from tests.agent import findings
 
 EVERY_S = 10.0
@@ -193,3 +198,44 @@ def test_of_a_base_that_comes_while_the_models_are_away_the_first_round_says_why
     assert given.round is not None and {score.detail for score in given.round.scores} == {
         "the model process was ended by signal 9"
     }
+
+
+def test_where_no_record_is_read_a_round_without_a_response_says_why_and_not_that_none_came(feed: ResponseFeed) -> None:
+    why = ["waiting for the store to report how far it has counted"]
+    feed.not_read = lambda: why[0]
+    feed.receive(TurnEnded(10.0))
+    (given,) = feed.poll(10.0)
+    assert given.round is not None and [score.adapter for score in given.round.scores] == [
+        findings.ROUTER,
+        findings.TONE,
+    ]
+    assert {score.detail for score in given.round.scores} == {f"no record of the traffic is read, {why[0]}"}
+    feed.receive(TurnEnded(20.0))
+    feed.receive(scored("x"))
+    assert names(feed.poll(20.0)) == [["x"]], "what was scored before says more"
+    why[0] = ""
+    feed.receive(TurnEnded(30.0))
+    assert names(feed.poll(30.0)) == [[]]
+
+
+def test_the_verdict_of_such_rounds_wakes_somebody_after_the_third_and_ends_with_the_first_that_is_read() -> None:
+    monitor, states, sent = Monitor(Rules(Tolerances(), 20.0)), dict[str, AlertState](), []
+    feed, why = ResponseFeed(BASES, EVERY_S, scored=True), ["waiting for the store to report how far it has counted"]
+    feed.not_read = lambda: why[0]
+    for number in range(5):
+        now = EVERY_S * number
+        if number == 3:
+            why[0] = ""
+            feed.receive(scored("x"))
+            feed.receive(scored("y", adapter=findings.TONE))
+        feed.receive(TurnEnded(now))
+        (given,) = feed.poll(now)
+        assert given.round is not None
+        verdicts = monitor.observe(given.round).verdicts
+        if number < 3:
+            assert {verdict.status for verdict in verdicts} == {Status.UNMONITORABLE}
+            assert all(why[0] in verdict.explanation for verdict in verdicts)
+            assert not any("were sampled" in verdict.explanation for verdict in verdicts)
+        states, notices = step_round(states, verdicts, now, "prod")
+        sent += [(number, notice.reason) for notice in notices]
+    assert sent == [(2, NoticeReason.CANNOT_TELL), (3, NoticeReason.CAN_TELL_AGAIN)]
