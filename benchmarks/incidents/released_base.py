@@ -29,7 +29,7 @@ from probes.canaries.round import Scheduled, replay_base_round
 from probes.runner import Runner
 
 EVERY_S, BUDGET, SEED = 60.0, 512, 11
-HEALTHY_ROUNDS, FAULTY_ROUNDS, MOST_TRIES = 3, 3, 10
+HEALTHY_ROUNDS, FAULTY_ROUNDS, MOST_TRIES = 2, 1, 10
 NOWHERE = "http://127.0.0.1:9"
 
 
