@@ -11,17 +11,20 @@ import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
 from agent.alerting.notice_text import runbook_of
+from agent.records import Notice
 from agent.shipped import REPRODUCED
 from benchmarks.figures import console
 from benchmarks.incidents.first_actions import with_section
-from benchmarks.incidents.reproduced import NOT_INJECTED, REPRODUCTIONS, Reproduction
+from benchmarks.incidents.reproduced import REPRODUCTIONS, Reproduction
 from benchmarks.incidents.screens import explained, page_of, storing
+from detectors.records import SubjectKind
 
 FOLDER = Path(__file__).resolve().parent.parent / "dashboards" / "runbooks"
 BEGIN, END = REPRODUCED, "<!-- end of reproduced -->"
@@ -40,9 +43,6 @@ def main() -> None:
     if options.first_actions:
         return
     wanted = options.causes
-    for name, why in NOT_INJECTED.items():
-        file = FOLDER / f"{name}.md"
-        file.write_text(with_block(file.read_text(), f"{BEGIN}\n**How it looked.** Not reproduced: {why}.\n{END}"))
     is_named = [write(own) for own in REPRODUCTIONS if not wanted or own.name in wanted]
     sys.exit(0 if all(is_named) else 1)
 
@@ -58,12 +58,18 @@ def write(own: Reproduction) -> bool:
         if not named:
             console.print(f"{own.name}: no notice names it")
             return False
-        page = named[-1]
+        page = named_by_its_base(named)
         shown = "\n".join(page_of(page).split("\n")[:DETAILS])
         block = text(own, shown, explained(folder, page.dedup_key))
     file = FOLDER / f"{own.name}.md"
     file.write_text(with_block(file.read_text(), block))
     return True
+
+
+def named_by_its_base(named: Sequence[Notice]) -> Notice:
+    """The latest page of the base, which speaks for its adapters; else the latest of all."""
+    of_base = [notice for notice in named if notice.verdict.subject_kind is SubjectKind.BASE]
+    return (of_base or list(named))[-1]
 
 
 def text(own: Reproduction, page: str, explain: str) -> str:
@@ -73,7 +79,7 @@ def text(own: Reproduction, page: str, explain: str) -> str:
             BEGIN,
             "**How it looked** once: an example, and not your incident. "
             f"Reproduced on {datetime.now(UTC):%Y-%m-%d} by `python -m benchmarks.runbooks "
-            f"{own.name}`, on models of a toy language: {own.what}. The page, without its commands and hashes, and "
+            f"{own.name}`, on {own.models}: {own.what}. The page, without its commands and hashes, and "
             "`gapwatch explain`:",
             "",
             *("```", page, "```", "", "```", explain, "```"),

@@ -56,6 +56,7 @@ PARTS = {
     "engine": ("engine_before", "live_engine"),
     "source in the engine": ("source_before", "live_source"),
 }
+NO_USERS = "of users nothing is stored: whose requests these were is the gateway's to say, by adapter, pod and time"
 NOT_COUNTED = "no request was counted since: none came, or no topic is read in which they are"
 Row = dict[str, Any]
 RowsOf = Callable[[str, Mapping[str, str]], list[Row]]
@@ -293,8 +294,8 @@ def _answered(pagerduty: PagerDuty, dedup_key: str) -> str:
 
 
 def _since(story: Story) -> list[str]:
-    onset, since = dict(story.page["details"]).get("onset", ""), story.since
-    lines = [onset, f"first page {_time(story.incident['opened_at'])}"]
+    onset, since = clauses(dict(story.page["details"]).get("onset", "")), story.since
+    lines = [*onset[:1], f"first page {_time(story.incident['opened_at'])}"]
     if since.get("last_healthy"):
         lines.append(f"last healthy {_time(since['last_healthy'])}, round {since['healthy_round']}")
     return ["; ".join(line for line in lines if line)]
@@ -347,7 +348,12 @@ def _touched(story: Story) -> list[str]:
         f"{row['adapter']} on {row['pod'] or 'a pod without a name'} {row['requests']:,}" for row in story.requests
     ]
     more = f", and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
-    return [f"{total:,} requests since {_time(story.requests[0]['onset'])}: {', '.join(parts[:SHOWN])}{more}"]
+    began, last = _at(story.requests[0]["onset"]), max(_at(row["last_minute"]) for row in story.requests)
+    rate = f", about {total / max(1.0, (last - began) / 60 + 1):,.0f} a minute"
+    return [
+        f"{total:,} requests since {_time(story.requests[0]['onset'])}{rate}: {', '.join(parts[:SHOWN])}{more}",
+        NO_USERS,
+    ]
 
 
 def _flipped(story: Story) -> list[str]:

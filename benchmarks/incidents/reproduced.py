@@ -12,12 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 from agent.alerting.notice_text import runbook_of
 from agent.records import Notice, NoticeKind
 from agent.sinks import clickhouse
+from benchmarks.incidents.released_base import released
+from benchmarks.incidents.screens import store_all
 from benchmarks.incidents.toy_faults import FaultyRunner, Served
 from detectors.records import Reason
 from detectors.traffic_records import TrafficRound
@@ -33,8 +36,6 @@ from tests.serving_engines.toy_engine import ToyEngine
 
 HEALTHY_ROUNDS, MOST_ROUNDS, REQUESTS = 10, 6, 40
 
-
-STORED_WITHIN_S = 300.0
 Run = Callable[[Path, clickhouse.Sink | None], list[Notice]]
 
 
@@ -43,11 +44,13 @@ class Reproduction:
     """name: of the runbook, which is the cause that is to be named; what: was done, in words
 
     run: does it in a folder, with a sink that stores what is found, and gives the triggers that were sent, in order
+    models: on which it was done
     """
 
     name: str
     what: str
     run: Run
+    models: str = "models of a toy language"
 
 
 def of_files(name: str, what: str, begin: Callable[[FaultyRunner], None]) -> Reproduction:
@@ -104,17 +107,7 @@ def _agent(folder: Path, line: Line, store: clickhouse.Sink | None) -> Iterator[
     with world:
         yield world
         if store is not None:
-            _store_all(world, store)
-
-
-def _store_all(world: World, store: clickhouse.Sink) -> None:
-    """Raises TimeoutError."""
-    give_up = time.monotonic() + STORED_WITHIN_S
-    while not (store.flush() and store.waiting == 0):
-        if time.monotonic() > give_up:
-            raise TimeoutError(store.status[1])
-        world.app.step()
-        time.sleep(0.05)
+            store_all(store, world.app.step)
 
 
 def _rounds(world: World, rounds: int, requests: int = REQUESTS) -> None:
@@ -236,9 +229,10 @@ REPRODUCTIONS = (
         "responses of an adapter under the base's name, in the topic",
         _base_answered_by_adapter,
     ),
+    Reproduction(
+        "quantised_base",
+        "a release of the base whose weights are rounded to 4 bits",
+        partial(released, "requantised"),
+        "a real base of 135 million parameters and the adapters of the demo",
+    ),
 )
-# Runbook -> why its cause is not injected here.
-NOT_INJECTED = {
-    "quantised_base": "in the toy language an adapter keeps its effect on a base that is rounded, so nothing pages; "
-    "`python -m benchmarks.canary_evidence` injects it into models of files, and counts how often it is named",
-}

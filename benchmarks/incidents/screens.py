@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -22,6 +22,7 @@ from agent.surroundings import Surroundings
 
 CLUSTER, POD = "test", "pod-0"
 WIDTH = 110
+STORED_WITHIN_S = 300.0
 
 
 def page_of(notice: Notice) -> str:
@@ -55,3 +56,13 @@ def explained(folder: Path, dedup_key: str) -> str:
     out = io.StringIO()
     Console(file=out, width=WIDTH).print(screen(story, now), highlight=False)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def store_all(store: clickhouse.Sink, meanwhile: Callable[[], object]) -> None:
+    """Waits until all that was submitted lies in the store. meanwhile: done between two looks. Raises TimeoutError."""
+    give_up = time.monotonic() + STORED_WITHIN_S
+    while not (store.flush() and store.waiting == 0):
+        if time.monotonic() > give_up:
+            raise TimeoutError(store.status[1])
+        meanwhile()
+        time.sleep(0.05)

@@ -26,15 +26,16 @@ OTHER_FILES = "sha256:" + 8 * "5eedf11e"
 class Served:
     """What is wrong. Nothing is, by default.
 
-    temperature: by which an adapter's log-probabilities are divided; from_base: share of the requests for an adapter
-    that the base answers; template: does a prompt end otherwise? replaced: an adapter whose files are others, "" for
-    none
+    temperature: by which an adapter's log-probabilities are divided, and with base_too the base's; from_base: share of
+    the requests for an adapter that the base answers; template: does a prompt end otherwise? replaced: an adapter whose
+    files are others, "" for none
     """
 
     temperature: float = 1.0
     from_base: float = 0.0
     template: bool = False
     replaced: str = ""
+    base_too: bool = False
 
 
 class FaultyRunner(Runner):
@@ -56,7 +57,7 @@ class FaultyRunner(Runner):
         return (*prompt, *self.encode(ENDING)) if is_other else prompt
 
     def _log_probs(self, text: Sequence[int], target: Target, prompt: int, jitter: Reals | float = 0.0) -> Floats:
-        if target.weights is Weights.GOLDEN or target.adapter is None:
+        if target.weights is Weights.GOLDEN or (target.adapter is None and not self.served.base_too):
             return super()._log_probs(text, target, prompt, jitter)
         if zlib.crc32(repr(tuple(text[:prompt])).encode()) % 1000 < 1000 * self.served.from_base:
             target = replace(target, adapter=None)

@@ -51,6 +51,7 @@ from detectors.diagnosis.signature_matching import (
     SignatureFit,
     matching_signatures,
     signature_fits,
+    temperature_of_both,
 )
 from detectors.records import (
     THE_BASE,
@@ -177,7 +178,7 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
         cause = Cause.BASE_SWAPPED_AND_ADAPTER_LOST if moved else Cause.ADAPTER_NOT_APPLIED
         return replace(blank, cause=cause, nothing_left=True)
     tried = signature_fits(canaries, tolerances.allowed_deviation(round.adapter))
-    fits = matching_signatures(tried) or _strength_beside_the_base(tried)
+    fits = matching_signatures(tried) or temperature_of_both(tried) or _strength_beside_the_base(tried)
     # Another sampler leaves the weights alone, and many a moved base looks sharper or flatter.
     other_weights = bool(fits) and fits[0].cause is Cause.SAMPLING_CHANGED and round.identity.base_moved
     if fits and not other_weights and _may_be_named(fits[0], tried, round, tolerances, moved):

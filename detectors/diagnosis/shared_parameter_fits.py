@@ -45,6 +45,10 @@ class FactorFit:
         u = self.cross / self.model if self.model > 0 else 1.0
         return u, max(self.present - u * self.cross, 0.0)
 
+    def left_at(self, u: float) -> float:
+        """Energy that this factor leaves, whichever was fitted."""
+        return max(self.present - 2.0 * u * self.cross + u * u * self.model, 0.0)
+
 
 @dataclass(slots=True)
 class MixtureFit:

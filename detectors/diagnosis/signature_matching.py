@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,8 @@ class SignatureFit:
     left, energy: nats squared, summed over canaries, minus what benign noise may add; share: left / energy
     raw: left before the noise was subtracted, which orders signatures that leave nothing above it
     moves_base: is it read on both endpoints?
+    base_share: of a temperature of both, the share that it leaves of what the base itself has changed; inf where that
+    is within noise, and of all others
     """
 
     cause: Cause
@@ -81,6 +83,7 @@ class SignatureFit:
     kind: FaultKind | None = None
     value: float = math.nan
     moves_base: bool = False
+    base_share: float = math.inf
 
     @property
     def share(self) -> float:
@@ -179,7 +182,8 @@ def signature_fits(measurements: Sequence[Measurement], tolerance: float) -> tup
         fits.append(judged(Cause.WRONG_STRENGTH, name, left, False, None, scale))
     for name, left, temperature in _temperatures(canaries):
         if abs(temperature - 1.0) > tolerance:
-            fits.append(judged(Cause.SAMPLING_CHANGED, name, left, name == BOTH, None, temperature))
+            fit = judged(Cause.SAMPLING_CHANGED, name, left, name == BOTH, None, temperature)
+            fits.append(replace(fit, base_share=_left_of_base(canaries, temperature)) if name == BOTH else fit)
     return tuple(sorted((fit for fit in fits if fit.energy > 0), key=lambda fit: (fit.share, fit.raw, fit.name)))
 
 
@@ -197,6 +201,21 @@ def matching_signatures(fits: Sequence[SignatureFit]) -> tuple[SignatureFit, ...
         return ()
     same_cause = [fit for fit in fits[1:] if fit.cause is best.cause and fit.share <= LEFT_OVER]
     return (best, *(fit for fit in same_cause if RUNNER_UP * fit.raw <= best.raw))
+
+
+def temperature_of_both(fits: Sequence[SignatureFit]) -> tuple[SignatureFit, ...]:
+    """The temperature of both endpoints, where it explains what the base itself has changed too; else empty.
+
+    In place it is the strength 1 / T, wherever the adapter's effect grows evenly with its strength, and then neither
+    leaves half of what the other does. But a strength says nothing of the base: that both moved by one and the same
+    factor would be chance. fits: from ``signature_fits``
+    """
+    best = next((fit for fit in fits if fit.cause is Cause.SAMPLING_CHANGED and fit.moves_base), None)
+    if best is None or max(best.share, best.base_share) > LEFT_OVER:
+        return ()
+    alike = (Cause.SAMPLING_CHANGED, Cause.WRONG_STRENGTH)
+    runner_up = min((fit.share for fit in fits if fit.cause not in alike), default=math.inf)
+    return (best,) if best.share <= RUNNER_UP * runner_up else ()
 
 
 def strength_to_replay(measurements: Sequence[Measurement]) -> float | None:
@@ -276,6 +295,17 @@ def _switched_off(effect: Doubles, bands: Sequence[BandPart], off: Sequence[Band
         if band.band in off:
             rest[band.part] = 0.0
     return rest
+
+
+def _left_of_base(canaries: Sequence[CanaryVectors], temperature: float) -> float:
+    """Share of what the base's own answers have changed, beyond noise, that this temperature leaves; inf within it."""
+    fit = FactorFit()
+    for c in canaries:
+        golden = c.ready.vector(c.ready.base)
+        fit.add(golden + c.live, golden)
+    noise = sum(c.noise_of_base for c in canaries)
+    energy = sum(float(c.live @ c.live) for c in canaries) - noise
+    return max(fit.left_at(1.0 / temperature) - noise, 0.0) / energy if energy > 0 else math.inf
 
 
 def _temperatures(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:

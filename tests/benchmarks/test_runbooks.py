@@ -9,27 +9,24 @@ import pytest
 
 from agent.shipped import REPRODUCED, RUNBOOKS, runbook, texts
 from benchmarks import runbooks
-from benchmarks.incidents.reproduced import NOT_INJECTED, REPRODUCTIONS
+from benchmarks.incidents.reproduced import REPRODUCTIONS
 from benchmarks.incidents.screens import page_of
 from detectors.records import Cause, Status
 
 FIGURES = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?(:\d\d)?")
 
 
-def test_every_cause_is_reproduced_or_it_is_said_why_not() -> None:
+def test_every_cause_is_reproduced() -> None:
     causes = {cause.value for cause in Cause if cause is not Cause.NONE} | {Status.UNMONITORABLE.value}
     names = [own.name for own in REPRODUCTIONS]
-    assert {*names, *NOT_INJECTED} == causes == set(texts(RUNBOOKS, ".md")) and len(names) == len(set(names))
+    assert set(names) == causes == set(texts(RUNBOOKS, ".md")) and len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("name", texts(RUNBOOKS, ".md"))
-def test_every_runbook_says_how_it_looked_or_why_that_is_not_known(name: str) -> None:
+def test_every_runbook_says_how_it_looked(name: str) -> None:
     _, _, shown = runbook(name).partition(REPRODUCED)
-    if name in NOT_INJECTED:
-        assert NOT_INJECTED[name] in shown
-    else:
-        assert f"`python -m benchmarks.runbooks {name}`" in shown and shown.count("```") == 4
-        assert "nats at most; a page takes" in shown or name == "unmonitorable"
+    assert f"`python -m benchmarks.runbooks {name}`" in shown and shown.count("```") == 4
+    assert "nats at most; a page takes" in shown or name == "unmonitorable"
 
 
 def test_the_page_in_a_runbook_is_the_one_that_comes_but_for_its_figures(tmp_path: Path) -> None:
