@@ -29,6 +29,8 @@ from agent.app import Feed, Parts
 from agent.clock import Clock
 from agent.config import Config, Model, sink_configs
 from agent.delivery.disk import Disk
+from agent.desired_state.watch import PART as DESIRED
+from agent.desired_state.watch import DesiredState, desired_state
 from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
@@ -118,7 +120,9 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         sources, own = [responses], [*own, responses.own]
         _own_nothing_yet(own)
     gauges = [partial(_gauges, telemetry, consumer, worker, traffic)]
-    statuses = partial(_statuses, config, sinks, worker, traffic, state, ownership or left)
+    statuses = partial(
+        _statuses, config, sinks, worker, traffic, state, ownership or left, desired_state(config, clock)
+    )
     return Parts(
         judge=judge,
         sinks=sinks,
@@ -438,6 +442,7 @@ def _statuses(
     traffic: TrafficFeed | None,
     state: StateFile,
     bases: OwnedBases | LeftBases | None,
+    desired: DesiredState | None,
 ) -> Statuses:
     """Whether each part works, and in words how it does."""
     statuses = {**sinks.statuses, "state": state.status}
@@ -445,6 +450,8 @@ def _statuses(
         statuses["role"] = (True, "; ".join([_role_in_words(config), *config.left_to_others.values()]))
     if bases is not None:
         statuses["bases"] = bases.status
+    if desired is not None:
+        statuses[DESIRED] = desired.status
     if worker is not None:
         statuses["models"] = worker.status
     if traffic is not None:

@@ -225,6 +225,19 @@ class Served(Section):
         return {"url": self.url, "engine": self.engine} | {key: str(file or "") for key, file in files.items()}
 
 
+class Desired(Section):
+    """What a controller should have the engine serve (agent/desired_state): context, never evidence.
+
+    llm_inference_service: ``namespace/name`` of KServe's object; every: between two looks at it
+    api_url: of the Kubernetes API; api_dir: holds token and ca.crt of an account that may get that object
+    """
+
+    llm_inference_service: str = Field(pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$")
+    every: Duration = 300.0
+    api_url: str = Field(default="https://kubernetes.default.svc", pattern=r"^https?://[^\s@/]+$")
+    api_dir: Path = Path("/var/run/secrets/gapwatch-api")
+
+
 class Model(Section):
     """One base and its adapters.
 
@@ -233,6 +246,7 @@ class Model(Section):
     served: the engine that is asked, None where canaries are replayed from the files
     golden_path: where the weights of enrolment are kept
     replay: false samples and stores traffic of these adapters without loading any model
+    desired: where it is written which adapters should be served
     """
 
     name: Name
@@ -240,6 +254,7 @@ class Model(Section):
     served: Served | None = None
     golden_path: str | None = None
     replay: bool = True
+    desired: Desired | None = None
     adapters: tuple[Adapter, ...] = Field(min_length=1)
 
     @property

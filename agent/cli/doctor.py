@@ -24,6 +24,8 @@ from agent.alerting.notice import state_key
 from agent.cli.store_checks import store_checks
 from agent.config import Adapter, Config, Model, Served, faulty_canaries, load, missing_files
 from agent.delivery.pagerduty_incidents import open_incident
+from agent.desired_state.kserve import Source, differences, read_service
+from agent.desired_state.watch import source_of
 from agent.errors import AgentError
 from agent.kafka.connection_check import check_connection
 from agent.store import client as store
@@ -56,6 +58,7 @@ ENGINE_WANTED = "served.url: the engine's address from here, served.token_file w
 ROUTES_WANTED = "an engine that scores given texts: vLLM with --max-logprobs of 1 or more, which is so by default"
 NAMES_WANTED = "names that differ: restart the engine with each name once, the base's own for the base alone"
 STRANGER_WANTED = "an engine or gateway that refuses names which are not loaded"
+DESIRED_WANTED = "the same names in both, and the right to get the object; no evidence is changed by it"
 WATCHER_WANTED = "who watches it by its role (witness.yaml), on this cluster name and store; or role: all here"
 GRID_WANTED = "gapwatch enrol --replace --why TEXT with this configuration measures their noise"
 TOKENIZER_WANTED = "the tokenizer files and chat template of the last good release, and canaries that it can render"
@@ -82,6 +85,7 @@ def _all(config: Config) -> Iterator[Check]:
     yield from receiver_checks(config)
     yield from model_checks(config)
     yield from watcher_checks(config)
+    yield from desired_checks(config)
     yield from _agent(config)
 
 
@@ -250,6 +254,28 @@ def _watchers(config: Config, model: Model) -> str:
     if alone := [name for kind, name in subjects if state_key(kind, name) not in pods]:
         raise ValueError(f"by no pod of {config.cluster} that is alive: {', '.join(alone)}")
     return f"by {', '.join(sorted(set().union(*pods.values())))}"
+
+
+def desired_checks(config: Config) -> Iterator[Check]:
+    """What a controller should have the engine serve, beside what is watched and, where it is asked, what it lists."""
+    for model in config.models:
+        if (source := source_of(model)) is not None:
+            yield tried(f"desired {model.name}", partial(_desired, config, model, source), DESIRED_WANTED)
+
+
+def _desired(config: Config, model: Model, source: Source) -> str:
+    service = read_service(source)
+    watched = [adapter.name for adapter in model.adapters]
+    words = list(differences(service, model.requested_as, watched, "watched"))
+    if model.served is not None and config.by_engine(model):
+        settings = model.served.settings
+        with Client(Address(settings["url"], settings["token_file"], settings["ca_file"])) as client:
+            listed = [line.name for line in connect(client.address, model.served.engine, client).models()]
+        words += differences(service, service.model, listed, "listed by the engine")
+    if words:
+        raise ValueError(f"{source.service}: {'; '.join(words)}")
+    inherits = "" if service.is_whole else "; what it takes over by baseRefs is not read"
+    return f"{source.service}: {first_names(service.adapters) or 'no adapter'}, as watched{inherits}"
 
 
 def _engine(model: Model, served: Served) -> Iterator[Check]:

@@ -1,8 +1,9 @@
-"""What stands beside the sidecar in the node's network: ``python -m benchmarks.node.neighbour engine|toy|broker PORT``.
+"""What stands beside the sidecar in the node's network: ``python -m benchmarks.node.neighbour NAME PORT``.
 
 engine: an HTTP server that accepts everything, as a serving engine that never fails. toy: one that serves three
-adapters of the toy language. broker: a small Kafka broker with the topics of the manifests' configurations. All run
-until they are ended.
+adapters of the toy language. broker: a small Kafka broker with the topics of the manifests' configurations. store:
+ClickHouse's interface over the embedded engine, which wants the password of ``STORE_PASSWORD``. All run until they are
+ended.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import tempfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+STORE_PASSWORD = "only-for-this-node"
 TOPIC, REPLAYS = "llm.interactions", "gapwatch.replays"
 
 
@@ -61,5 +63,15 @@ def broker(port: int) -> None:
         signal.pause()
 
 
+def store(port: int) -> None:
+    from tests.clickhouse_http import ClickHouseServer
+
+    with tempfile.TemporaryDirectory() as folder:
+        server = ClickHouseServer(Path(folder), STORE_PASSWORD)
+        server.port = port
+        server.start()
+        signal.pause()
+
+
 if __name__ == "__main__":
-    {"engine": engine, "toy": toy, "broker": broker}[sys.argv[1]](int(sys.argv[2]))
+    {"engine": engine, "toy": toy, "broker": broker, "store": store}[sys.argv[1]](int(sys.argv[2]))

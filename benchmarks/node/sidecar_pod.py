@@ -130,7 +130,7 @@ def witness(folder: Path, volume: Path) -> Inputs:
 def _inputs(folder: Path, settings: dict[str, Any], spec: dict[str, Any]) -> Inputs:
     for name in FOLDERS.values():
         (folder / name).mkdir(parents=True)
-    _mount_python(spec)
+    mount_python(spec)
     # A name of its own, as a Deployment's pods have: the kubelet takes its time before it starts one of a former name.
     inputs = Inputs(folder, settings, spec, f"llm-{secrets.token_hex(3)}")
     for name in ("pagerduty-routing-key", "clickhouse-password"):
@@ -258,7 +258,7 @@ def _volume(volume: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"name": name, "hostPath": {"path": str(folder / FOLDERS[name])}} if name in FOLDERS else volume
 
 
-def _mount_python(spec: dict[str, Any]) -> None:
+def mount_python(spec: dict[str, Any]) -> None:
     """This machine's programs, this environment and this checkout, read-only in each container at their own places."""
     wanted = sorted({Path("/usr"), Path(sys.base_prefix), Path(sys.prefix), ROOT})
     places = [place for place in wanted if not any(other in place.parents for other in wanted)]

@@ -125,7 +125,9 @@ class WrittenConfig:
     """A config.json by attribute: of its text model, former names by ours; None for what it does not say."""
 
     def __init__(self, written: dict[str, Any], entries: Iterable[TensorEntry]) -> None:
-        nested = next((written[key] for key in ("text_config", "llm_config") if isinstance(written.get(key), dict)), {})
+        nested: dict[str, Any] = next(
+            (written[key] for key in ("text_config", "llm_config") if isinstance(written.get(key), dict)), {}
+        )
         self._written = written | nested
         rows = list(entries)
         shapes = [entry.shape for entry in rows if EMBEDDING.search(entry.name) and len(entry.shape) == 2]

@@ -32,6 +32,23 @@ app.kubernetes.io/component: {{ .component }}
 {{ merge (dict "role" .role) (deepCopy .root.Values.config) | toYaml }}
 {{- end }}
 
+{{/* LLMInferenceServices of the configuration, by namespace. */}}
+{{- define "gapwatch.desired" -}}
+{{- $found := dict }}
+{{- range .Values.config.models }}
+{{- with .desired }}
+{{- $parts := splitList "/" .llm_inference_service }}
+{{- $_ := set $found (first $parts) (append (index $found (first $parts) | default list) (last $parts) | uniq) }}
+{{- end }}
+{{- end }}
+{{- toYaml $found }}
+{{- end }}
+
+{{/* "yes" where a witness or an agent apart reads one: injected sidecars have the account of a foreign pod. */}}
+{{- define "gapwatch.readsDesired" -}}
+{{- if and (or .Values.witness.enabled .Values.apart.enabled) (include "gapwatch.desired" . | fromYaml) }}yes{{ end }}
+{{- end }}
+
 {{- define "gapwatch.port" -}}
 {{ (.Values.config.telemetry | default dict).prometheus_port | default 9464 | int }}
 {{- end }}

@@ -33,9 +33,19 @@ volumeMounts:
   - {name: gapwatch-state, mountPath: /var/lib/gapwatch}
   - {name: gapwatch-cache, mountPath: /var/cache/gapwatch}
   - {name: gapwatch-tmp, mountPath: /tmp}
+  {{- if and .runs (include "gapwatch.readsDesired" .root) }}
+  - {name: gapwatch-api, mountPath: /var/run/secrets/gapwatch-api, readOnly: true}
+  {{- end }}
   {{- if .models }}
   - {name: models, mountPath: {{ .root.Values.models.mountPath }}{{ if ne .models "write" }}, readOnly: true{{ end }}}
   {{- end }}
+{{- end }}
+
+{{/* Of an agent that runs on: an account of its own, where the desired state is read. */}}
+{{- define "gapwatch.account" -}}
+{{- if include "gapwatch.readsDesired" . }}
+serviceAccountName: {{ include "gapwatch.name" . }}
+{{- end }}
 {{- end }}
 
 {{/* As above; "config": the ConfigMap, "models": "read", "write" or nothing. */}}
@@ -58,6 +68,14 @@ volumeMounts:
   emptyDir: {sizeLimit: 4Gi}
 - name: gapwatch-tmp
   emptyDir: {sizeLimit: 256Mi}
+{{- if and .runs (include "gapwatch.readsDesired" .root) }}
+# In place of the token that every pod has by default: short-lived, and in this container alone.
+- name: gapwatch-api
+  projected:
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3600}
+      - configMap: {name: kube-root-ca.crt, items: [{key: ca.crt, path: ca.crt}]}
+{{- end }}
 {{- end }}
 
 {{/* What every pod has of its own account: no token, no root. dict "root" $ */}}
