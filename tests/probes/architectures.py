@@ -61,6 +61,7 @@ class Architecture:
     one_by_one: after a cache it reads one token at a time (ModelTraits.continues)
     bypassed: modules whose parts are refused, because the model does not call them with the rows of a batch
     refused: a part of the sentence with which the base is refused, "" where it runs
+    around: settings of a multimodal wrapper around a text model of these settings, None where there is no wrapper
     """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -69,9 +70,21 @@ class Architecture:
     one_by_one: bool = False
     bypassed: tuple[str, ...] = ()
     refused: str = ""
+    around: Mapping[str, Any] | None = None
 
 
 A = Architecture
+ENCODER = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 28,
+    "patch_size": 14,
+}  # fmt: skip
+QWEN_ENCODER = {
+    "depth": 1, "hidden_size": 32, "intermediate_size": 48, "num_heads": 2, "out_hidden_size": 64, "patch_size": 14,
+    "fullatt_block_indexes": [0], "deepstack_visual_indexes": [0],
+}  # fmt: skip
+IMAGE = {"image_token_id": 97, "video_token_id": 96, "vision_start_token_id": 95, "vision_end_token_id": 94}
+IN_GEMMA = {"image_token_index": 97, "boi_token_index": 96, "eoi_token_index": 95, "mm_tokens_per_image": 4}
+BY_AXIS = {"rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 10000.0}}
 # model_type -> what is known of it.
 KINDS: dict[str, Architecture] = {
     "llama": A(),
@@ -135,6 +148,28 @@ KINDS: dict[str, Architecture] = {
     "nemotron_h": A(
         {"layers_block_type": ["mamba", "attention", "mlp"], "mamba_num_heads": 4, "mamba_head_dim": 16, "n_groups": 1,
          "ssm_state_size": 16, "chunk_size": 8, "head_dim": 16, "num_hidden_layers": None}, ("q_proj", "in_proj")),
+    # A text model and an encoder of images; the adapter may have parts on both.
+    "gemma3": A(WINDOWS | SCALAR, around=IN_GEMMA | {"vision_config": ENCODER}),
+    "gemma4": A(
+        WINDOWS | {"global_head_dim": 16, "hidden_size_per_layer_input": 8, "vocab_size_per_layer_input": VOCABULARY},
+        (r".*\.language_model\..*\.(q_proj|o_proj|up_proj|per_layer_input_gate)",),  # PEFT cannot wrap its encoder
+        around={"vision_config": ENCODER | {"num_key_value_heads": 2, "head_dim": 16, "global_head_dim": 16},
+                "audio_config": None, "image_token_id": 97, "boi_token_id": 96, "eoi_token_id": 95,
+                "audio_token_id": 94, "video_token_id": 93}),
+    "mistral3": A({"model_type": "mistral"}, around={
+        "vision_config": ENCODER | {"model_type": "pixtral", "head_dim": 16}, "image_token_index": 97}),
+    "llava": A({"model_type": "llama"}, around={
+        "vision_config": ENCODER | {"model_type": "clip_vision_model", "projection_dim": 32},
+        "image_token_index": 97}),
+    "internvl": A({"model_type": "qwen2"}, around={
+        "vision_config": ENCODER | {"image_size": [28, 28], "patch_size": [14, 14]}, "image_token_id": 97}),
+    "smolvlm": A({"model_type": "llama"}, around={
+        "vision_config": ENCODER, "image_token_id": 97, "scale_factor": 1}),
+    "qwen2_vl": A(BY_AXIS, around=IMAGE | {
+        "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2}}),
+    "qwen2_5_vl": A(BY_AXIS, around=IMAGE | {"vision_config": QWEN_ENCODER}),
+    "qwen3_vl": A(BY_AXIS | HEADS, around=IMAGE | {"vision_config": QWEN_ENCODER}),
+    "qwen3_5": A(DELTA, ("q_proj", "in_proj_qkv", "out_proj"), around=IMAGE | {"vision_config": QWEN_ENCODER}),
     # Caches of their own, or states in the modules.
     "recurrent_gemma": A(
         {"num_hidden_layers": 3, "block_types": ["recurrent", "recurrent", "attention"], "attention_window_size": 8,
@@ -162,7 +197,11 @@ def base_and_adapter(folder: Path, kind: str) -> Any:
     model, known = _model(kind), KINDS[kind]
     model.save_pretrained(folder / "base")
     tiny_tokenizer(folder / "base")
-    lora: dict[str, Any] = {"target_modules": list(known.modules), "target_parameters": list(known.parameters) or None}
+    first, *others = known.modules
+    lora: dict[str, Any] = {
+        "target_modules": first if not others and "*" in first else list(known.modules),
+        "target_parameters": list(known.parameters) or None,
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wrapped = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, **lora))
@@ -173,6 +212,11 @@ def base_and_adapter(folder: Path, kind: str) -> Any:
 
 def _model(kind: str, seed: int = 0, **changes: Any) -> Any:
     settings = {**COMMON, **KINDS[kind].settings, **changes}
-    config = transformers.CONFIG_MAPPING[kind](**{key: it for key, it in settings.items() if it is not None})
+    settings = {key: value for key, value in settings.items() if value is not None}
+    around, tied = KINDS[kind].around, {"tie_word_embeddings": True}
+    config = transformers.CONFIG_MAPPING[kind](
+        **(settings if around is None else {**around, "text_config": settings, **tied})
+    )
     torch.manual_seed(seed)
-    return transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float()
+    loader = transformers.AutoModelForCausalLM if around is None else transformers.AutoModelForImageTextToText
+    return loader.from_config(config, attn_implementation="eager").float()

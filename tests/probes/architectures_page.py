@@ -7,6 +7,7 @@ from pathlib import Path
 import transformers
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
+from probes.artefacts.architecture import WRAPPERS
 from probes.artefacts.lora_files import REFUSED
 from tests.probes.architectures import KINDS, RUN, Architecture
 
@@ -27,7 +28,8 @@ once, written token by token, and scored as sampled responses are.
 
 Every base is asked the same when it is loaded (`probes/model/invariance.py`), so a type that is not in this table is
 run if it answers alike alone, in a batch, padded and from a cache, and refused otherwise. *One by one*: after a cache
-it reads one token at a time, because several begin its state anew; no beginning is shared there.
+it reads one token at a time, because several begin its state anew; no beginning is shared there. The last ten are
+multimodal: they are asked in text, and what an adapter changes in their encoder of images is not replayed.
 
 | `model_type` | class | adapter on | after a cache | refused by name |
 |---|---|---|---|---|
@@ -42,9 +44,9 @@ what it could not do, and that its engine can answer instead.
 |---|---|---|
 """
 OTHERS = """
-Refused before weights are read, each by a sentence of its own (`probes/artefacts/architecture.py`): multimodal wrappers
-(save the text model as a folder), encoders, encoder-decoders, classification and reward heads, code of the model's own,
-and types that this transformers does not have.
+Refused before weights are read, each by a sentence of its own (`probes/artefacts/architecture.py`): other multimodal
+wrappers (save the text model as a folder), encoders, encoder-decoders, classification and reward heads, code of the
+model's own, and types that this transformers does not have.
 
 ## Quantised bases
 
@@ -77,13 +79,13 @@ def page() -> str:
 
 
 def _right(kind: str, known: Architecture) -> str:
-    placed = ", ".join((*known.modules, *known.parameters))
+    placed = ", ".join((*known.modules, *known.parameters)).replace("|", "\\|")
     cells = (f"`{kind}`", _class(kind), placed, "one by one" if known.one_by_one else "", ", ".join(known.bypassed))
     return f"| {' | '.join(cells)} |\n"
 
 
 def _class(kind: str) -> str:
-    return str(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
+    return str(WRAPPERS.get(kind) or MODEL_FOR_CAUSAL_LM_MAPPING_NAMES[kind])
 
 
 if __name__ == "__main__":
