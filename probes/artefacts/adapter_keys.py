@@ -27,6 +27,8 @@ WRAPPERS = {
     "_checkpoint_wrapped_module.": "activation checkpointing added _checkpoint_wrapped_module.",
     "language_model.": "language_model. comes from a multimodal model around such a base",
 }
+# One expert of a mixture, as transformers before version 5 had them in a list.
+EXPERT = re.compile(r"experts\.\d+\.")
 # Projections that some architectures fuse -> the separate modules that others have.
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
@@ -75,6 +77,10 @@ def name_difference(path: str, modules: Container[str]) -> str:
     for wrapper, reason in WRAPPERS.items():
         if wrapper in path and path.replace(wrapper, "") in modules:
             return reason
+    if (expert := EXPERT.search(path)) and f"{path[: expert.start()]}experts.0" not in modules:
+        return (
+            "they are of single experts, which this base holds in one tensor: load it with PEFT 0.21 and save it again"
+        )
     if f"model.{path}" in modules:
         return "they lack the leading model."
     if path.replace("model.", "model.language_model.", 1) in modules:

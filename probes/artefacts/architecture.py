@@ -25,6 +25,14 @@ MULTIMODAL = {
     **modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
     **modeling_auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES,
 }
+# Wrappers that answer to text alone as their text model does, so that they run as they are, images apart: each is held
+# by tests/probes/model/test_architectures.py.
+WRAPPERS = {
+    kind: modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[kind]
+    for kind in (
+        "gemma3", "gemma4", "internvl", "llava", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "smolvlm",
+    )
+}  # fmt: skip
 MULTIMODAL_KEYS = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")
 ENCODER_DECODERS = {
     **modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
@@ -64,6 +72,8 @@ def architecture(folder: Path) -> tuple[Any, Any]:
     stored = getattr(config, "quantization_config", None)
     if isinstance(stored, dict) and stored.get("quant_method") in DEQUANTISED:
         config.quantization_config = {**stored, "dequantize": True}
+    if config.model_type in WRAPPERS:
+        return config, transformers.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
     return config, transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
 
 
@@ -97,6 +107,8 @@ def _refusal(config: Mapping[str, Any]) -> str:
     model = name or f"model_type {kind!r}"
     if not kind:
         return "its config.json names no model_type"
+    if kind in WRAPPERS and name in ("", WRAPPERS[kind]):
+        return _foreign_weights(config)
     if kind in MULTIMODAL or any(config.get(key) for key in MULTIMODAL_KEYS):
         return f"{model} is a multimodal model: only a text model can be replayed; save its text model as a folder"
     if name.endswith(HEADS) or "SequenceClassification" in name:

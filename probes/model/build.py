@@ -234,7 +234,7 @@ def _attention(kind: Any, wanted: str) -> str:
 
 def _ends(folder: Path, network: Any) -> frozenset[int]:
     """Token ids that end a text: of generation_config.json where there is one, else of the config."""
-    ends = getattr(network.config, "eos_token_id", None)
+    ends = getattr(network.config.get_text_config(), "eos_token_id", None)
     if (file := folder / "generation_config.json").is_file():
         own = read_json(file).get("eos_token_id")
         ends = ends if own is None else own  # 0 is a valid id

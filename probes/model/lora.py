@@ -27,6 +27,7 @@ from probes.model.adapter_parts.parameters import ParametersPart
 from probes.model.adapter_parts.saved_module import SavedModule
 from probes.model.adapter_parts.token_rows import TokenRowsPart
 from probes.model.adapter_parts.wrapped_call import Part, RowGroup, WrappedCall
+from probes.model.cache import body_of
 
 # Some recurrent layers read the weights of a module instead of calling it, and so bypass the wrapper around it.
 UNCALLED = (
@@ -198,11 +199,15 @@ class AppliedAdapters:
 def match_modules(adapter: LoraAdapter, model: nn.Module) -> AppliedAdapter:
     """Which modules of ``model`` this adapter fits. Facts: keys that match nothing, shapes, no effect, no keys.
 
+    Parts on what a text does not reach, an image's encoder for one, are left out and no fact: a prompt of text cannot
+    show them.
     Nothing is refused here: an engine would leave out what does not fit without a warning, and that is the fault to
     detect.
     """
-    modules = _own_modules(model)
+    unread = unread_by_text(model)
+    modules = {path: module for path, module in _own_modules(model).items() if not path.startswith(unread)}
     facts = list(adapter.problems)
+    adapter = _without(adapter, unread)
     head = _output_layer(model, modules)
     adapter = replace(adapter, rows=_with_tied(adapter.rows, head, modules))
     kept_out = head if adapter.targets.all_linear else ""
@@ -240,6 +245,30 @@ def match_modules(adapter: LoraAdapter, model: nn.Module) -> AppliedAdapter:
             count_with_examples(f"of {len(owners)} modules with targeted parameters have no part in the files", without)
         )
     return AppliedAdapter(adapter, fits, tuple(facts))
+
+
+def unread_by_text(model: nn.Module) -> tuple[str, ...]:
+    """Beginnings of names of the modules for other than text, beside the text model of a multimodal wrapper."""
+    config: Any = getattr(model, "config", None)
+    if config is None or config.get_text_config() is config:
+        return ()
+    prefix = f"{body_of(model)}."
+    embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
+    bare = embeddings.inner if isinstance(embeddings, LoraModule) else embeddings
+    place = next(name for name, module in model.named_modules() if module is bare)
+    text_model = place.removeprefix(prefix).partition(".")[0]
+    body: Any = getattr(model, body_of(model))
+    return tuple(f"{prefix}{name}." for name, _ in body.named_children() if name != text_model)
+
+
+def _without(adapter: LoraAdapter, unread: tuple[str, ...]) -> LoraAdapter:
+    if not unread:
+        return adapter
+    return replace(
+        adapter,
+        low_rank={path: part for path, part in adapter.low_rank.items() if not path.startswith(unread)},
+        saved={path: part for path, part in adapter.saved.items() if not path.startswith(unread)},
+    )
 
 
 def _own_modules(model: nn.Module) -> dict[str, nn.Module]:

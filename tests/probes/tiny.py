@@ -38,6 +38,11 @@ def tiny_base(folder: Path, seed: int = 0, tied: bool = True, **changes: Any) ->
         pad_token_id=END, **changes,
     )  # fmt: skip
     LlamaForCausalLM(config).save_pretrained(folder)
+    return tiny_tokenizer(folder)
+
+
+def tiny_tokenizer(folder: Path) -> Path:
+    """One token a letter, and a chat template."""
     words = {"<u>": 0, "<s>": 1, "<e>": 2} | {letter: i + 3 for i, letter in enumerate(LETTERS)}
     inner = Tokenizer(models.BPE(words, []))
     inner.decoder = decoders.Fuse()
@@ -66,14 +71,19 @@ def tiny_adapter(folder: Path, base: Path, seed: int = 1, **lora: Any) -> Path:
         model = get_peft_model(
             AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **settings)
         )
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name or "lora_embedding_B" in name:
-                torch.nn.init.normal_(parameter, std=0.1)
-            elif any(part in name for part in ("modules_to_save", "lora_magnitude_vector", "trainable_tokens_delta")):
-                with torch.no_grad():
-                    parameter.add_(0.1 * torch.randn_like(parameter))
+        with_effect(model)
         model.save_pretrained(folder)
     return folder
+
+
+def with_effect(model: Any) -> None:
+    """What PEFT begins with changes nothing."""
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+        elif any(part in name for part in ("modules_to_save", "lora_magnitude_vector", "trainable_tokens_delta")):
+            with torch.no_grad():
+                parameter.add_(0.1 * torch.randn_like(parameter))
 
 
 def peft_log_probs(base: Path, adapter: Path | None, prompt: Sequence[int], forced: Sequence[int]) -> Floats:

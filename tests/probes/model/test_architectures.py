@@ -4,14 +4,21 @@ padded on either side, in chunks, on from another one's cache, with a beginning 
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from detectors.evidence.alternative import BASE
 from detectors.records import Fault, FaultKind
@@ -21,7 +28,8 @@ from probes.runners.in_process import Runner
 from probes.scoring.likelihood_ratio_reference import score
 from probes.scoring.scoring_job import ScoringJob, ScoringOptions
 from probes.scoring.token_distribution import SamplingParameters
-from tests.probes.architectures import KINDS, architecture_base, plain_model
+from tests.probes import architectures_page
+from tests.probes.architectures import KINDS, RUN, architecture_base, base_and_adapter
 from tests.probes.tiny import full, opened, tiny_adapter
 
 HEAD = tuple(range(3, 23))
@@ -34,23 +42,22 @@ class World:
     """A runner over one architecture with an adapter ``a``, and the same as transformers and PEFT run it."""
 
     runner: Runner
-    plain: dict[str | None, Any]
+    plain: Any
 
     def log_probs(self, adapter: str | None, text: tuple[int, ...], first: int) -> np.ndarray[Any, Any]:
-        with torch.inference_mode():
-            logits = self.plain[adapter](input_ids=torch.tensor([list(text)]), use_cache=False).logits[0]
+        with torch.inference_mode(), nullcontext() if adapter else self.plain.disable_adapter():
+            logits = self.plain(input_ids=torch.tensor([list(text)]), use_cache=False).logits[0]
         log_probs: np.ndarray[Any, Any] = logits[first - 1 : -1].log_softmax(-1).numpy()
         return log_probs
 
 
-@pytest.fixture(scope="module", params=[kind for kind in KINDS if kind != "recurrent_gemma"])
+@pytest.fixture(scope="module", params=RUN)
 def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp(request.param)
-    base = architecture_base(folder / "base", request.param)
-    adapter = tiny_adapter(folder / "a", base, target_modules=list(KINDS[request.param][1]))
-    runner = opened(base, folder / "cache", {"a": adapter})
+    plain = base_and_adapter(folder, request.param)
+    runner = opened(folder / "base", folder / "cache", {"a": folder / "a"})
     assert runner.loaded.live is not None, runner.residency.base.readiness.detail
-    yield World(runner, {None: plain_model(base, None), "a": plain_model(base, adapter)})
+    yield World(runner, plain)
     runner.close()
 
 
@@ -117,17 +124,30 @@ def test_responses_are_scored_as_the_plain_formula_has_it(world: World) -> None:
         assert answer.tokens.log_l[BASE] == pytest.approx(wanted.log_l[BASE], abs=NEAR)
 
 
+def test_it_answers_as_the_merged_weights_do(world: World) -> None:
+    prompt, forced = TEXTS[0]
+    answers = full(world.runner, [Target("a")], TEXTS[:1])
+    with torch.no_grad():
+        merged = world.plain.merge_and_unload()  # the last test of this world that asks for its adapter
+        logits = merged(input_ids=torch.tensor([[*prompt, *forced]]), use_cache=False).logits[0]
+    wanted = logits[len(prompt) - 1 : -1].log_softmax(-1).numpy()
+    assert np.abs(answers[Target("a"), 0] - wanted).max() < NEAR
+
+
 def test_layers_that_begin_anew_on_several_tokens_are_found_when_they_are_built(world: World) -> None:
     """They say nothing: half a nat off, in every chunk and shared beginning."""
     assert world.runner.loaded.live is not None
     kind = world.runner.loaded.live.network.config.model_type
-    assert world.runner.loaded.live.continues is (kind not in ("jamba", "mamba", "falcon_mamba"))
+    assert world.runner.loaded.live.continues is not KINDS[kind].one_by_one
 
 
-def test_a_model_that_keeps_its_state_in_its_modules_is_refused(tmp_path: Path) -> None:
-    """Whoever is asked between two tokens of a text would go on from that text's state."""
-    runner = opened(architecture_base(tmp_path / "base", "recurrent_gemma"), tmp_path / "cache")
-    assert "with a cache it answers otherwise" in runner.refresh()[None].detail
+@pytest.mark.parametrize("kind", [kind for kind, known in KINDS.items() if known.refused])
+def test_a_model_with_a_cache_of_its_own_is_refused_and_told_what_helps(kind: str, tmp_path: Path) -> None:
+    """One that keeps its state in its modules too: whoever is asked between two tokens would go on from that state."""
+    runner = opened(architecture_base(tmp_path / "base", kind), tmp_path / "cache")
+    detail = runner.refresh()[None].detail
+    assert KINDS[kind].refused in detail and "let its engine answer instead (models[].served)" in detail
+    assert "\n" not in detail
 
 
 @pytest.mark.parametrize("kind", ["gemma2", "bloom", "gpt_oss"])
@@ -138,20 +158,58 @@ def test_attention_that_the_quick_backend_lacks_is_refused_where_that_is_asked_f
     assert not runner.refresh()[None].blocked
 
 
-@pytest.mark.parametrize("kind", ["jamba", "mamba"])
-def test_a_part_on_a_module_whose_weights_are_read_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
-    """Nothing would call what is put beside it: the adapter would answer without that part, and nobody be told."""
-    base = architecture_base(tmp_path / "base", kind)
-    adapters = {
-        name: tiny_adapter(tmp_path / name, base, target_modules=targets)
-        for name, targets in {"lost": ["in_proj", "dt_proj"], "whole": ["in_proj"]}.items()
+@pytest.mark.parametrize("kind", [kind for kind, known in KINDS.items() if known.bypassed])
+def test_a_part_that_nothing_would_call_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
+    """The adapter would answer without that part, and nobody be told."""
+    base, known = architecture_base(tmp_path / "base", kind), KINDS[kind]
+    lost = {
+        name: {"target_parameters": [name]} if "." in name else {"target_modules": [*known.modules[:1], name]}
+        for name in known.bypassed
     }
+    adapters = {name: tiny_adapter(tmp_path / name, base, **lora) for name, lora in lost.items()}
+    adapters["whole"] = tiny_adapter(tmp_path / "whole", base, target_modules=list(known.modules[:1]))
     runner = opened(base, tmp_path / "cache", adapters)
     ready = runner.refresh()
-    assert not ready[None].blocked and not ready["whole"].blocked
-    assert ready["lost"].blocked and "mixer.dt_proj" in ready["lost"].detail.replace("mamba.dt_proj", "mixer.dt_proj")
+    assert [name for name, readiness in ready.items() if readiness.blocked] == list(lost)
+    for name in lost:
+        assert name.partition(".")[0] in ready[name].detail
+    if kind != "jamba":
+        return
     # And so when another base comes to lie there: the base and the others are still good.
     architecture_base(base, kind, seed=1)
     for _ in range(3):
         ready = runner.refresh()
-    assert [name for name, readiness in ready.items() if readiness.blocked] == ["lost"]
+    assert [name for name, readiness in ready.items() if readiness.blocked] == list(lost)
+
+
+def test_an_adapter_of_single_experts_is_told_how_to_become_one_of_all(tmp_path: Path) -> None:
+    """As saved before transformers 5; PEFT loads it, and what it saves then is the same adapter."""
+    base = architecture_base(tmp_path / "base", "mixtral")
+    old = tiny_adapter(tmp_path / "old", base, target_modules=["q_proj"])
+    file, experts = old / "adapter_model.safetensors", "base_model.model.model.layers.{}.block_sparse_moe.experts.{}.{}"
+    shapes = {"w1": (96, 64), "w2": (64, 96), "w3": (96, 64)}
+    of_experts = {
+        f"{experts.format(layer, expert, name)}.lora_{half}.weight": 0.1 * torch.randn(*shape)
+        for layer, expert, (name, (out, width)) in product(range(2), range(4), shapes.items())
+        for half, shape in {"A": (4, width), "B": (out, 4)}.items()
+    }
+    save_file(load_file(file) | of_experts, file)
+    config = json.loads((old / "adapter_config.json").read_text())
+    (old / "adapter_config.json").write_text(json.dumps(config | {"target_modules": ["q_proj", *shapes]}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        running = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), old).eval()
+        running.save_pretrained(tmp_path / "again")
+    runner = opened(base, tmp_path / "cache", {"old": old, "again": tmp_path / "again"})
+    (fact,) = runner.facts("old")
+    assert "24 of 26 modules match nothing in this base (they are of single experts" in fact
+    assert runner.facts("again") == ()
+    wanted = World(runner, running).log_probs("again", (*TEXTS[0][0], *TEXTS[0][1]), len(TEXTS[0][0]))
+    answers = full(runner, [Target("again"), Target(None)], TEXTS[:1])
+    assert np.abs(answers[Target("again"), 0] - wanted).max() < NEAR
+    assert np.abs(answers[Target(None), 0] - wanted).max() > 0.05
+
+
+def test_the_page_says_what_is_known() -> None:
+    """After a change: python -m tests.probes.architectures_page"""
+    assert architectures_page.FILE.read_text() == architectures_page.page()
