@@ -6,6 +6,8 @@ RECORDERS := tests.agent.traffic.formats.recording
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # What pip is told for torch alone. The wheel of the default index brings CUDA; CONTRIBUTING.md says how to take a CPU one.
 TORCH ?= torch
+# Processes that make test spreads the suite over.
+TEST_PROCESSES ?= 2
 
 .PHONY: demo demo-engine test test-node test-image test-engines check figures record-formats clean
 
@@ -15,8 +17,9 @@ demo: $(VENV)/.installed-demo
 demo-engine: $(VENV)/.installed-dev
 	$(BIN)/python -m examples.engines.llama_cpp.demo
 
+# By file, so that what a file's tests share is started once; each process has a broker and an API server of its own.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
 
 # As root, with KUBELET set: see CONTRIBUTING.md. Without these every test of it is skipped with the reason.
 test-node: $(VENV)/.installed-dev
