@@ -236,6 +236,6 @@ def _unmeasured(
     step = advance(before.incident, result, rules, BY_RESPONSES)
     figures = NONE_SCORED.format(unscored=responses.unscored, why=responses.why)
     action = MAKE_SCORABLE.format(adapter_argument=quote(blank.subject))
-    if not responses.sampled:
+    if not responses.any_known:
         figures, action = responses.why, LOOK_AT_AGENT
     return report(blank, step, figures, action), replace(before, incident=step.after)

@@ -34,7 +34,7 @@ class ResponseSummary:
     scored: responses with an e-value, tokens: of those; against: how many of them reach ``AGAINST``; favour: how many
     speak as clearly for it
     gain: nats of all of them together; pods: replicas with a scored response, bad_pods: those with one against
-    unscored: responses without one, and why, the most frequent reason; sampled: is one of the responses known? Where
+    unscored: responses without one, and why, the most frequent reason; any_known: is one of the responses known? Where
     none is, ``why`` says why nobody can tell whether there were any
     leaning: how many have an e-value above 1
     sampled: how many were drawn, and so may have a likelihood along a path
@@ -51,7 +51,7 @@ class ResponseSummary:
     bad_pods: frozenset[str] = frozenset()
     unscored: int = 0
     why: str = ""
-    sampled: bool = True
+    any_known: bool = True
     leaning: int = 0
     sampled: int = 0
     explanations: Explanations = field(default_factory=Explanations)
@@ -106,7 +106,7 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
         bad_pods=frozenset(score.pod for score in bad) - {""},
         unscored=len(unscored),
         why=reasons.most_common(1)[0][0] if reasons else "",
-        sampled=not scores or any(score.request_id or score.pod for score in scores),
+        any_known=not scores or any(score.request_id or score.pod for score in scores),
         leaning=sum(value > 0 for _, value in scored),
         sampled=sum(score.scored is ScoringMode.SAMPLED for score, _ in scored),
         explanations=Explanations.of(bad or [score for score, _ in scored], bool(bad)),
