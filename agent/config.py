@@ -207,6 +207,7 @@ class Served(Section):
     ca_file: that its certificate is checked against, in place of the system's
     every: between two rounds of canaries: they take the engine's time, where those in process do not
     pause_file: while it exists the engine is asked nothing
+    desired_file: that a LoRA sidecar keeps the engine to (``vLLMLoRAConfig``); differences are told, and judge nothing
     """
 
     url: Annotated[str, AfterValidator(engine_address)]
@@ -216,12 +217,14 @@ class Served(Section):
     ca_file: Path | None = None
     every: Duration = 600.0
     pause_file: Path | None = None
+    desired_file: Path | None = None
     limits: ServedLimits = ServedLimits()
 
     @property
     def settings(self) -> dict[str, str]:
         """What the runner is told of the engine; "" for a file that is not named."""
-        files = {"token_file": self.token_file, "ca_file": self.ca_file, "pause_file": self.pause_file}
+        names = ("token_file", "ca_file", "pause_file", "desired_file")
+        files = {name: getattr(self, name) for name in names}
         return {"url": self.url, "engine": self.engine} | {key: str(file or "") for key, file in files.items()}
 
 

@@ -9,7 +9,7 @@ whatever it showed. With OMP_NUM_THREADS=1: the toy language's matrices are too 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from benchmarks.engines import faults, healthy, llama_cpp, load, validity, vllm
 from benchmarks.figures import Figure, arguments, console, report, save, stored_figures
@@ -33,11 +33,14 @@ def main() -> None:
         if not options.part or name in options.part:
             console.print(f"{name} ...")
             figures += measure(options.quick)
-            if not options.part:
-                save(figures, SEED, options.json)  # a long run that fails keeps its first figures
+            save(_beside(earlier, figures), SEED, options.json)  # a long run that fails keeps its first figures
+    report(_beside(earlier, figures), SEED, options.json)
+
+
+def _beside(earlier: Sequence[Figure], figures: Sequence[Figure]) -> list[Figure]:
+    """What is not measured in this run stays as it was."""
     names = {figure.name for figure in figures}
-    kept = [figure for figure in earlier if figure.name not in names]
-    report([*kept, *figures], SEED, options.json)
+    return [*(figure for figure in earlier if figure.name not in names), *figures]
 
 
 if __name__ == "__main__":

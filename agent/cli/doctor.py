@@ -46,6 +46,7 @@ from probes.golden.record import Golden, Unmonitorable, short
 from probes.golden.stale_canaries import stale_canaries
 from probes.golden.weights import folder_of
 from probes.serving.client import Client
+from probes.serving.desired_state import differences_by_file
 from probes.serving.discovery import connect
 from probes.serving.engine import Address, Capabilities, Engine, Route, ServedModel
 from probes.serving.first_look import route_to_look_by
@@ -61,6 +62,7 @@ STRANGER_WANTED = "an engine or gateway that refuses names which are not loaded"
 DESIRED_WANTED = "the same names in both, and the right to get the object; no evidence is changed by it"
 WATCHER_WANTED = "who watches it by its role (witness.yaml), on this cluster name and store; or role: all here"
 GRID_WANTED = "gapwatch enrol --replace --why TEXT with this configuration measures their noise"
+DESIRED_WANTED = "the adapters loaded as the file of the engine's LoRA sidecar names them: look at the sidecar's log"
 TOKENIZER_WANTED = "the tokenizer files and chat template of the last good release, and canaries that it can render"
 
 
@@ -322,6 +324,8 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
     )
     for adapter in model.adapters:
         yield _listed_adapter(adapter, base, listed, wrong.get(adapter.name, ()))
+    if model.served is not None and model.served.desired_file is not None:
+        yield _desired(model, str(model.served.desired_file), listed)
     yield tried(f"names {model.name}", partial(_strangers_fail, base, engine), STRANGER_WANTED)
 
 
@@ -349,6 +353,12 @@ def _listed_adapter(adapter: Adapter, base: str, listed: Sequence[ServedModel], 
         f", the configuration names {adapter.path}" if adapter.path and line.root not in ("", str(adapter.path)) else ""
     )
     return Check(part, True, root + other)
+
+
+def _desired(model: Model, file: str, listed: Sequence[ServedModel]) -> Check:
+    words = dict.fromkeys(word for own in model.adapters for word in differences_by_file(file, listed, own.name))
+    result = "; ".join(words) or f"the adapters watched are as {file} wants them"
+    return Check(f"desired {model.name}", not words, result, DESIRED_WANTED)
 
 
 def _strangers_fail(base: str, engine: Engine) -> str:

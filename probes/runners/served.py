@@ -22,6 +22,7 @@ from probes.artefacts.identity import NEWEST, adapter_hash
 from probes.errors import EngineAway, Unreplayable, Unsupported
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
 from probes.serving.company import company
+from probes.serving.desired_state import differences_by_file
 from probes.serving.discovery import connect
 from probes.serving.engine import (
     Address,
@@ -59,7 +60,7 @@ class Config:
     """An engine, and the base and adapters that it serves.
 
     served: url, engine (a dialect, or "auto"), token_file, ca_file, pause_file: while that file exists the engine is
-    asked nothing; "" or absent where there is none
+    asked nothing; desired_file: what it is meant to serve; "" or absent where there is none
     base: its name in the engine's list of models; adapters: name there -> PEFT folder, "" where it is not at hand
     listed: tokens that are wanted at each position; fewer where the engine lists fewer. Golden records hold 20
     limits: fields of LoadLimits that are not its defaults
@@ -265,7 +266,7 @@ class Runner:
         # The last part alone: the same volume is mounted at different places.
         if served.root and folder and Path(served.root).name != Path(folder).name:
             facts.append(f"the engine says that it loaded it from {served.root}, configured is {folder}")
-        return (*facts, *self._events)
+        return (*facts, *self._not_as_desired(adapter), *self._events)
 
     def event(self) -> str:
         if self._connection is None:
@@ -397,11 +398,17 @@ class Runner:
             return Readiness()
         if not count:
             others = ", ".join(sorted({model.name for model in self.models})[:5]) or "nothing"
-            return Readiness(Reason.NOT_SERVED, f"{name}: the engine does not list it; it lists {others}")
+            detail = "; ".join((f"{name}: the engine does not list it; it lists {others}", *self._not_as_desired(name)))
+            return Readiness(Reason.NOT_SERVED, detail)
         why = (
             "the adapter of that name answers in its base's place" if name == self.config.base else "either may answer"
         )
         return Readiness(Reason.NOT_SERVED, f"{name}: the engine lists {count} models of that name, and {why}")
+
+    def _not_as_desired(self, name: str) -> tuple[str, ...]:
+        """The base is none of a sidecar's adapters."""
+        file = self.config.served.get("desired_file", "")
+        return () if name == self.config.base else differences_by_file(file, self.models, name)
 
     def _all(self, reason: Reason, detail: str) -> dict[str | None, Readiness]:
         return dict.fromkeys((None, *self.config.adapters), Readiness(reason, detail))

@@ -509,7 +509,7 @@ def test_one_address_is_enough_for_a_model_whose_engine_is_asked(tmp_path: Path,
     (model,) = config.models
     assert model.served is not None and model.path is None and model.adapters[0].path is None
     assert model.served.settings == {"url": read, "engine": "auto"} | dict.fromkeys(
-        ("token_file", "ca_file", "pause_file"), ""
+        ("token_file", "ca_file", "pause_file", "desired_file"), ""
     )
     assert LoadLimits(**model.served.limits.settings) == LoadLimits()
     assert not config.keeps_weights(model) and not config.in_process(model)

@@ -232,6 +232,20 @@ def test_names_that_are_missing_twice_or_answered_although_unknown_are_named(ser
     assert made["adapter beta"].ok and not made["names toy"].ok
 
 
+def test_where_the_engine_is_not_as_its_sidecars_file_wants_it_that_is_told(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "loras.yaml"
+    rows = [{"id": "alpha", "source": f"/adapters/{server.engine.adapters['alpha']}"}, {"id": "delta"}]
+    file.write_text(
+        yaml.safe_dump({"vLLMLoRAConfig": {"defaultBaseModel": "base-v1", "ensureExist": {"models": rows}}})
+    )
+    config = of_engine(tmp_path, server.url, ("alpha", "delta"), desired_file=str(file))
+    told = checks(config)["desired toy"]
+    assert not told.ok and told.result == f"{file} wants delta, and the engine does not list it"
+    assert checks(of_engine(tmp_path, server.url, ("alpha",), desired_file=str(file)))["desired toy"].ok
+    file.unlink()
+    assert "is not known" in checks(config)["desired toy"].result
+
+
 def test_an_adapter_under_the_bases_name_is_a_fault_of_the_base(server: Server, tmp_path: Path) -> None:
     server.engine.faults.base_serves = "alpha"
     made = checks(of_engine(tmp_path, server.url))

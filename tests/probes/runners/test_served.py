@@ -408,6 +408,20 @@ def test_a_stop_ends_a_round_that_waits() -> None:
     assert clock.steady() - began < 60.0
 
 
+def test_what_a_sidecars_file_wants_stands_beside_what_is_served(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "loras.yaml"
+    file.write_text("vLLMLoRAConfig: {ensureExist: {models: [{id: alpha, source: /adapters/new}, {id: delta}]}}")
+    served = {"url": server.url, "desired_file": str(file)}
+    runner = Runner(Config(served, server.engine.base, {"alpha": "", "delta": ""}))
+    runner.open()
+    assert "the engine does not list it; it lists" in runner.refresh()["delta"].detail
+    assert f"{file} wants delta, and" in runner.refresh()["delta"].detail
+    (fact,) = runner.facts("alpha")
+    assert fact.startswith(f"{file} wants alpha from /adapters/new, the engine loaded it from /adapters/")
+    assert not runner.refresh()["alpha"].blocked
+    runner.close()
+
+
 def test_while_its_pause_file_exists_an_engine_is_asked_nothing_and_all_say_so(server: Server, tmp_path: Path) -> None:
     pause, goldens = tmp_path / "pause", {"alpha": enrolled("alpha")}
     served = {"url": server.url, "pause_file": str(pause)}
