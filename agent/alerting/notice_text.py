@@ -7,6 +7,7 @@ Whether anything is sent at all is decided in incidents.py; all sentences are in
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
