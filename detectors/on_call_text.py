@@ -749,7 +749,7 @@ BASE_REQUESTS = "requests for base {name}"
 # Of a base of which some adapters are measured again, and too few to judge it.
 IN_PART = "some of its adapters"
 CAUSE_UNKNOWN = "degraded, cause unknown"
-AFFECTED = " ({n} adapters: {names})"
+AFFECTED, AFFECTED_ONE = " ({n} adapters: {names})", " (1 adapter: {names})"
 RETENTION = " - retention {retention}"
 # Of an incident whose adapter keeps its effect: what it was opened for. of: what the share is of, such as "canaries
 # beyond tolerance"

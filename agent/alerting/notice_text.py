@@ -7,7 +7,7 @@ Whether anything is sent at all is decided in incidents.py; all sentences are in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
@@ -49,6 +49,11 @@ def headline(verdict: Verdict, reason: NoticeReason, why: str = "") -> str:
     return _template(verdict.identity, reason).format(**_values(verdict), why=why)
 
 
+def _affected(members: Sequence[str]) -> str:
+    template = text.AFFECTED_ONE if len(members) == 1 else text.AFFECTED
+    return template.format(n=len(members), names=first_names(members)) if members else ""
+
+
 def _template(identity: Identity, reason: NoticeReason) -> str:
     """Other weights or files are said only where a hash says so."""
     if reason is NoticeReason.BASE_MOVED and not (identity.golden_base and identity.live_base):
@@ -68,7 +73,7 @@ def _values(verdict: Verdict) -> dict[str, Any]:
         "base": verdict.base,
         "covered_by": verdict.covered_by,
         "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
-        "affected": text.AFFECTED.format(n=len(members), names=first_names(members)) if members else "",
+        "affected": _affected(members),
         "retention": _retention(verdict),
         "strength": text.STRENGTH.format(scale=verdict.scale) if math.isfinite(verdict.scale) else "",
         "since": text.SINCE.format(onset=onset_words(verdict.onset)) if verdict.onset else "",

@@ -186,13 +186,16 @@ def decide_base_by_members(
     """The same where the incident of the base is one that an adapter's alarm opened, or opens now.
 
     evidence: the base's own; alarm: None where the incident is open
-    It goes on while the incident of one of its members does, each of which ends by evidence of its own.
+    It goes on while the incident of one of its members does, each of which ends by evidence of its own. Its share is
+    that of the draws of all members together: its own scores may all be 0.
     """
     blank, scores = _blank_of_base(round, evidence, members.verdicts, rules), base_scores(round, rules.tolerances)
     if not len(scores):
         blank = replace(blank, action=action_while_base_blocked(round.base, members.verdicts))
         return _unmeasured(blank, *why_base_blocked(members.verdicts), incident, rules)
-    own, in_modes = _counted(scores, rules.tolerances.share), of_all_members(round, rules.tolerances)
+    draws, in_modes = _of_all_members(round, rules.tolerances), of_all_members(round, rules.tolerances)
+    showing = {*members.at_fault, *(() if alarm is None else alarm.showing)}
+    blank = replace(blank, members=tuple(v.subject for v in members.verdicts if v.subject in showing))
     result = RoundResult(
         round.at,
         _outcome(not members.any_bad),
@@ -206,9 +209,9 @@ def decide_base_by_members(
         step, why = replace(step, after=_begun_with(step.after, alarm.began)), (_why_shared(alarm),)
         blank = replace(blank, evidence=(*blank.evidence, alarm.evidence))
     step = _with_cause_of_base(step, round, rules)
-    together = _together(round, rules.tolerances.share, own.share)
-    words = *why, together, *apart_in_words(in_modes), *facts_of(round)
-    return _measured_base(with_base_figures(blank, members.verdicts), step, own.share, words), step.after
+    beyond = DRAWS_BEYOND.format(percent=100 * draws.share)
+    words = *why, beyond, *apart_in_words(in_modes), *facts_of(round)
+    return _measured(with_base_figures(blank, members.verdicts), step, draws.share, words), step.after
 
 
 def decide_again(replay: FaultReplay, adapter: str, incident: Incident, rules: Rules) -> tuple[Verdict, Incident]:

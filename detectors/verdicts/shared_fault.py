@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detectors.canaries.tolerance import Tolerances, blocked_by
-from detectors.records import BaseRound, Cause, Evidence, Mode, Reason, SubjectKind, Verdict
+from detectors.records import BaseRound, Cause, Evidence, Mode, Reason, Status, SubjectKind, Verdict
 from detectors.verdicts.changes import change_of_base
 from detectors.verdicts.incident import Incident
 from detectors.verdicts.recovery import RARE, DrawCounts
@@ -86,6 +86,12 @@ class MembersOfBase:
         return any(verdict.reason in (Reason.ALARM, Reason.STILL_DEGRADED) for verdict in self.verdicts)
 
     @property
+    def at_fault(self) -> tuple[str, ...]:
+        """Those with an open incident, and those that are suspect in this round."""
+        bad = (Status.DEGRADED, Status.SUSPECT)
+        return tuple(verdict.subject for verdict in self.verdicts if verdict.status in bad)
+
+    @property
     def alarmed(self) -> list[Verdict]:
         """Those whose incident opened in this round, the one with the most evidence first."""
         opened = [verdict for verdict in self.verdicts if verdict.reason is Reason.ALARM]
@@ -98,11 +104,13 @@ class SharedAlarm:
 
     evidence: the adapter's; began: its incident, from which the onset is read; mode: in which alone it shows
     known: is it by what is known to have changed? Else by how many show it
+    showing: the adapters that show it, in their order
     """
 
     evidence: Evidence
     began: Incident
     known: bool
+    showing: tuple[str, ...]
 
     @property
     def adapter(self) -> str:
@@ -118,8 +126,10 @@ def shared_alarm(members: MembersOfBase, change: SharedChange | None) -> SharedA
     for verdict in members.alarmed:
         began = members.incidents[verdict.subject]
         known = verdict.cause in CAUSES_OF_A_BASE and change is not None and _began_with(began, change)
-        if known or _most_show(verdict.subject, members):
-            return SharedAlarm(_strongest(verdict), began, known)
+        measured = _measured(members)
+        showing = _showing(verdict.subject, members, measured)
+        if known or (len(showing) >= 2 and 2 * len(showing) > len(measured)):
+            return SharedAlarm(_strongest(verdict), began, known, showing)
     return None
 
 
@@ -131,12 +141,14 @@ def _began_with(incident: Incident, change: SharedChange) -> bool:
     return never_good_since or (estimate is not None and estimate <= change.since)
 
 
-def _most_show(adapter: str, members: MembersOfBase) -> bool:
-    measured = [v.subject for v in members.verdicts if not math.isnan(v.share_beyond)]
-    others = [name for name in measured if name != adapter]
-    began = members.incidents[adapter]
-    showing = 1 + sum(_shows(members.incidents[other], began, RARE / len(others)) for other in others)
-    return showing >= 2 and 2 * showing > len(measured)
+def _measured(members: MembersOfBase) -> list[str]:
+    return [verdict.subject for verdict in members.verdicts if not math.isnan(verdict.share_beyond)]
+
+
+def _showing(adapter: str, members: MembersOfBase, measured: Sequence[str]) -> tuple[str, ...]:
+    """The one that alarms, and of the other measured ones those that show its fault."""
+    began, chance = members.incidents[adapter], RARE / max(1, len(measured) - 1)
+    return tuple(name for name in measured if name == adapter or _shows(members.incidents[name], began, chance))
 
 
 def _shows(other: Incident, began: Incident, chance: float) -> bool:
