@@ -381,11 +381,12 @@ def migrate(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
 @cli.command()
 def runbook(
     cause: Annotated[str | None, typer.Argument(help="As an incident names it; without one, list all.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
 ) -> int:
-    """Print what to do about one cause, step by step."""
+    """Print what to do about one cause, step by step; and how your team rolls back, where a configuration says so."""
     from agent.cli.shipped import print_runbook
 
-    return print_runbook(cause)
+    return print_runbook(cause, config)
 
 
 @cli.command("sample-config")

@@ -1,8 +1,9 @@
 """What the on-call person's tools take: ``python -m benchmarks.on_call --json FILE [--quick] [--part NAME ...]``.
 
 Parts: ingest (rows a second into the embedded engine), outage (ClickHouse away for an hour), killed (an agent without
-models, with -9), questions (each over ten million rows), status_page (first byte and size with 200 adapters), receivers
-(200 incidents while PagerDuty is away, throttles, fails or is slow). Exit code 0: all of it ran, whatever it showed.
+models, with -9), questions (each, and each panel of a dashboard, over ten million rows), status_page (first byte and
+size with 200 adapters), receivers (200 incidents while PagerDuty is away, throttles, fails or is slow). Exit code 0:
+all of it ran, whatever it showed.
 """
 
 from __future__ import annotations

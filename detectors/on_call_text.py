@@ -769,7 +769,7 @@ ONSET_ROUNDS = "{onset}; by the rounds alone {between}, from the last good one t
 ONSET_BY_EVIDENCE = " (by the evidence already {estimate} UTC)"
 NOT_MEASURED = "not measured"
 # The interval holds at whatever time one looks, and n counts canaries of all rounds.
-OVER_ROUNDS = "{retention}, valid at any time, from {n} canaries"
+OVER_ROUNDS = "{retention} as the mean of all rounds, the good ones too, valid at any time, from {n} canaries"
 # n: responses since the onset at the alarm, recent ones after it
 BY_RESPONSES_ALONE = "{retention}, from {n} responses"
 INTERVAL = " (95 % {low:z.2f}..{high:z.2f})"
@@ -859,4 +859,4 @@ TERMS = {
     "base shift": (r"\bbase shift\b", "how far the base's own answers moved, 1 as far as the adapter moves them"),
     "95 %": (r"95 %", "the interval holds the true value with 95 % confidence"),
 }
-TERMS_MORE = "more terms: docs/glossary.md"
+TERMS_MORE = "more terms: docs/glossary.md in the repository of gapwatch"

@@ -224,7 +224,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "changed": _changed(story),
         "touches": _touched(story),
         "canaries": _flipped(story),
-        "do": [details.get(FIRST_ACTION, ""), *_roll_back(story), steps.get("Then", "")],
+        "do": [*clauses(details.get(FIRST_ACTION, "")), *_roll_back(story), steps.get("Then", "")],
         "check": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": [steps.get("Undo", "")],
         "over when": [_healthy_by(story.incident, details), steps.get("Recovered when", "")] if is_open else [],

@@ -1,11 +1,12 @@
-"""How long every on-call question takes over ten million rows, in the embedded engine on this machine.
+"""How long every on-call question takes over ten million rows, and every panel of a dashboard, in the embedded engine.
 
 The rows are a fleet's: 200 adapters of 4 bases on 6 pods, weeks of request counts, rounds, evidence, hourly verdicts
 and heartbeats, and three adapters that are degraded now. They are narrow, without texts and arrays of numbers, made in
 the engine with at most 6 GB, and with roll-ups, which the inserts fill. Each question is asked as it stands and, where
 it takes one, for a degraded adapter, so many times in a row; the figure is the least time of the slower form, so that
-what else the machine does meanwhile is not in it, and the load is told beside it. How long the command takes beside
-that, to start and to open the store, is a figure of its own.
+what else the machine does meanwhile is not in it, and the load is told beside it. A panel is asked for the time that
+its dashboard opens with, of all adapters and of a degraded one. How long the command takes beside that, to start and to
+open the store, is a figure of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import yaml
@@ -24,10 +27,15 @@ import yaml
 from agent.store import client as store
 from agent.store import migrations
 from benchmarks.figures import Figure, at_least, at_most, context
+from dashboards.board import Panel
+from dashboards.listed import BOARDS
+from dashboards.macros import Window, filled_in
 
 ROWS, QUICK_ROWS = 10_000_000, 200_000
 REPEATS = 9
 LONGEST_MS, MEMORY_GB = 200.0, 6
+# What a dashboard opens with, and steps of a time series on a screen that is about so many pixels wide.
+PANEL_HOURS, PANEL_POINTS = 6, 360
 DEGRADED = "customer-007"
 # Table -> its share of the rows, and the columns of row ``n``, which is counted from now back.
 _TABLES = {
@@ -100,6 +108,7 @@ def _measured(folder: Path, rows: int) -> list[Figure]:
     fill(client, rows)
     n = sum(int(client.query(f"SELECT count() FROM {table}").result_rows[0][0]) for table in _TABLES)
     taken = {name: slower_ms(client, name) for name in store.query_names()}
+    of_panels = {f"{board.uid} {panel.name}": panel_ms(client, panel) for board in BOARDS for panel in board.panels}
     peak_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     client.close()
     slowest = max(taken, key=lambda name: taken[name])
@@ -110,6 +119,11 @@ def _measured(folder: Path, rows: int) -> list[Figure]:
         *(
             at_most(f"question {name}: slower of its forms, least of {REPEATS}", taken[name], "ms", LONGEST_MS)
             for name in taken
+        ),
+        at_most(f"panels: slowest of {len(of_panels)}", max(of_panels.values()), "ms", LONGEST_MS),
+        *(
+            at_most(f"panel {name}: slower of its forms, least of {REPEATS}", least, "ms", LONGEST_MS)
+            for name, least in of_panels.items()
         ),
         context("questions: load of the machine meanwhile, mean of a minute", os.getloadavg()[0], ""),
         context("questions: the whole command for one, start and opening included", 1e3 * _command_s(folder), "ms"),
@@ -142,11 +156,26 @@ def slower_ms(client: store.Client, name: str) -> float:
     return max(min(_times_ms(client, name, given)) for given in forms)
 
 
+def panel_ms(client: store.Client, panel: Panel) -> float:
+    """Likewise, of a panel's SQL as the data source sends it. Now is asked anew for each: its window ends there."""
+    slowest = 0.0
+    for subjects in ((), (DEGRADED,)):
+        now = time.time()
+        window = Window(now - PANEL_HOURS * 3600, now, int(PANEL_HOURS * 3600 / PANEL_POINTS))
+        sql = filled_in(panel.sql, window, {"cluster": (), "subject": subjects, "pod": ()})
+        slowest = max(slowest, min(_each_ms(partial(client.query, sql))))
+    return slowest
+
+
 def _times_ms(client: store.Client, name: str, given: dict[str, str]) -> list[float]:
+    return _each_ms(partial(store.run_query, client, name, given))
+
+
+def _each_ms(query: Callable[[], object]) -> list[float]:
     taken = []
     for _ in range(REPEATS):
         begun = time.perf_counter()
-        store.run_query(client, name, given)
+        query()
         taken.append(1e3 * (time.perf_counter() - begun))
     return taken
 

@@ -132,7 +132,7 @@ def test_what_was_seen_is_short_and_the_rest_stands_behind_what_to_do() -> None:
 def test_a_page_explains_the_terms_that_it_uses_and_its_end_explains_none() -> None:
     words = details(alarm(FIXED), NoticeReason.DEGRADED, "prod")["words"]
     assert "nats: evidence, as a natural logarithm" in words and "retention: what is left" in words
-    assert "tolerance" in words and words.endswith("more terms: docs/glossary.md")
+    assert "tolerance" in words and words.endswith("more terms: docs/glossary.md in the repository of gapwatch")
     assert (
         "draw:"
         not in details(replace(alarm(FIXED), share_of=ShareOf.RESPONSES), NoticeReason.DEGRADED, "prod")["words"]
