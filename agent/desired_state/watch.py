@@ -54,12 +54,13 @@ class DesiredState:
     @property
     def status(self) -> tuple[bool, str]:
         """Whether it is what is watched, and in words; begins another look where the last one is old."""
+        answer = not self._trouble, str(self._trouble) or self._words
         is_asking = self._thread is not None and self._thread.is_alive()
         if self._clock.steady() - self._asked_at >= self._every_s and not is_asking:
             self._asked_at = self._clock.steady()
             self._thread = threading.Thread(target=self.look, name=PART, daemon=True)
             self._thread.start()
-        return not self._trouble, str(self._trouble) or self._words
+        return answer
 
     def look(self) -> None:
         """Read every source now."""

@@ -35,6 +35,7 @@ from agent.trouble import Trouble
 POLL_S = 0.2
 COMMIT_AGAIN_S = 1.0
 STUCK_AFTER_S = 20.0
+LONGEST_PATIENCE = 3  # doublings of it
 PROVEN_S = 5.0  # a client that replaced another is taken for good once it has raised nothing for so long
 MAX_WAIT_S = 60.0  # before another client is opened, where those before it failed as soon as they were used
 WITHOUT_PARTITION_S, EXPLAIN_AGAIN_S = 10.0, 60.0  # until the connection is checked, and checked again
@@ -42,6 +43,16 @@ ATTEMPTS_A_CHECK = 8  # to open a client, between two checks of the connection
 CHECK_EVERY_S = 1.0  # while records come; asking the client for its state takes as long as reading a hundred records
 
 log = structlog.get_logger(__name__)
+
+
+def patience_s(config: Config, never_members: int) -> float:
+    """Seconds until a client that is no member of its group is given up for another.
+
+    never_members: how many in a row were given up before they had become one. Where joining itself takes longer, as on
+    a CPU that others have, each new client would begin again what the last one was about to end, for ever: so each is
+    waited for twice as long as the one before, up to eight times.
+    """
+    return (STUCK_AFTER_S + 2 * config.session_timeout_ms / 1000) * 2.0 ** min(never_members, LONGEST_PATIENCE)
 
 
 class Consumer:
@@ -80,6 +91,7 @@ class Consumer:
         self._trouble = Trouble("kafka")
         self._link = LinkStatus(False, "not opened")
         self._was_member = False  # this client, at any time
+        self._never_members = 0  # clients in a row that were given up before they were one
         self._name_in_doubt = False
         self._without_name = ""  # why it reads without the name that is configured
         self.on_revoke: Callable[[frozenset[TopicPartition]], Mapping[TopicPartition, int]] = nothing_to_commit
@@ -245,8 +257,10 @@ class Consumer:
             self._up()
         self._member_at = now if is_member else self._member_at
         self._was_member = self._was_member or is_member
-        if now - self._member_at > STUCK_AFTER_S + 2 * self._config.session_timeout_ms / 1000:
+        self._never_members = 0 if is_member else self._never_members
+        if now - self._member_at > patience_s(self._config, self._never_members):
             self._name_in_doubt = client.connections() > 0
+            self._never_members += not self._was_member
             self._give_up("no longer a member of its group")
         elif not self._paused and n_read < self._config.max_poll_records:  # else others wait in the client's buffer
             self._find_stuck(client, now)

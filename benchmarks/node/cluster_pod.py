@@ -56,9 +56,9 @@ class Cluster:
     def pod(self, template: Mapping[str, Any]) -> dict[str, Any]:
         """Of that template, admitted by the server, as a static one."""
         metadata = {"generateName": "run-", "labels": template["metadata"].get("labels", {})}
-        asked = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+        wanted = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
         place = f"/api/v1/namespaces/{self.namespace}/pods"
-        answer = self.api.post(place, params={"dryRun": "All", "fieldValidation": "Strict"}, json=asked)
+        answer = self.api.post(place, params={"dryRun": "All", "fieldValidation": "Strict"}, json=wanted)
         if answer.status_code != httpx.codes.CREATED or "warning" in answer.headers:
             raise ValueError(f"not admitted: {answer.headers.get('warning', '')} {answer.text}")
         spec = copy.deepcopy(answer.json()["spec"])

@@ -28,7 +28,7 @@ from agent.assemble import (
     stream_counts,
 )
 from agent.clock import HandClock
-from agent.config import Adapter, Alerts, Config, Model, Role, Scoring, Served, ServedLimits, load
+from agent.config import Adapter, Alerts, Config, Desired, Model, Role, Scoring, Served, ServedLimits, load
 from agent.kafka.client import Config as KafkaConfig
 from agent.kafka.contract import Share
 from agent.kafka.owned_bases import OwnedBases
@@ -365,6 +365,17 @@ def test_a_sidecar_and_an_agent_apart_read_the_traffic_and_start_no_models(confi
     assert statuses["role"] == (True, f"{does}; {left}")
     assert statuses["bases"] == (True, "left to others: toy; nobody is known yet who judges them")
     parts.closing()
+
+
+def test_the_desired_state_is_a_part_of_its_own_and_nothing_waits_for_it(config: Config, tmp_path: Path) -> None:
+    wanted = Desired(llm_inference_service="n/s", api_url="http://127.0.0.1:9", api_dir=tmp_path / "none")
+    models = (config.models[0].model_copy(update={"desired": wanted}),)
+    parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": "apart", "models": models}))
+    assert parts.routes.parts()["desired state"] == (True, "not read yet")
+    parts.closing()
+    without = assemble(config.model_copy(update={"kafka": TOPIC, "role": "apart"}))
+    assert "desired state" not in without.routes.parts()
+    without.closing()
 
 
 def test_a_configuration_that_names_an_engine_alone_is_a_sidecar_which_needs_no_broker(config: Config) -> None:

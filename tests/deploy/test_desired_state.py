@@ -127,6 +127,15 @@ def apply(api: httpx.Client, name: str, *adapters: str) -> None:
     assert answer.status_code == httpx.codes.CREATED, answer.text
 
 
+def test_its_pod_is_admitted_under_restricted_without_a_warning(api: httpx.Client, account: Path) -> None:
+    stateful = api.get(f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/gapwatch-witness").json()
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "w"}, "spec": stateful["spec"]["template"]["spec"]}
+    params = {"dryRun": "All", "fieldValidation": "Strict"}
+    answer = api.post(f"/api/v1/namespaces/{NAMESPACE}/pods", params=params, json=pod)
+    assert answer.status_code == httpx.codes.CREATED and "warning" not in answer.headers, answer.text
+    assert (account / "token").exists() and answer.json()["spec"]["serviceAccountName"] == "gapwatch"
+
+
 def test_the_account_reads_the_object_that_is_named_and_no_other(
     api: httpx.Client, account: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.cli.doctor import cpu_check, model_checks, pagerduty_checks, receiver_checks, watcher_checks
-from agent.config import Config, PagerDuty, load
+from agent.cli.doctor import cpu_check, desired_checks, model_checks, pagerduty_checks, receiver_checks, watcher_checks
+from agent.config import Config, Desired, PagerDuty, load
 from agent.demo.receiver import Receiver
 from agent.records import Watching
 from agent.store import client as store
@@ -23,6 +23,7 @@ from agent.store.table_rows import Origin
 from agent.terminal.check import Check
 from detectors.records import Mode
 from probes.golden.archive import save
+from tests.agent.desired_state.test_kserve import GROUP, PLACE, kubernetes, source
 from tests.agent.findings import heartbeat
 from tests.agent.stand_in import StandIn
 from tests.agent.store.stored import insert
@@ -281,6 +282,27 @@ def test_what_a_sidecar_leaves_to_others_has_to_be_watched_by_one_that_is_alive(
     insert(migrated, Watching(now, ("adapter/router",)), replace(heartbeat(now), pod="witness-0"), place=place)
     assert [*watcher_checks(sidecar)] == [Check("watched m", True, "by witness-0")]
     assert [*watcher_checks(sidecar.model_copy(update={"role": "all"}))] == []
+
+
+def test_what_should_be_served_is_compared_with_what_is_watched_and_what_is_listed(
+    tmp_path: Path, server: Server
+) -> None:
+    config, names = of_engine(tmp_path, server.url), ["alpha", "beta"]
+    for desired, words in (
+        (names, "llm-serving/support: alpha, beta, as watched"),
+        (names[:1], "watched and not desired: beta; listed by the engine and not desired: beta"),
+        ([*names, "gamma"], "desired and not watched: gamma; desired and not listed by the engine: gamma"),
+    ):
+        adapters = [{"name": name, "uri": f"s3://x/{name}"} for name in desired]
+        spec = {"model": {"uri": "hf://o/m", "name": "base-v1", "lora": {"adapters": adapters}}}
+        answers = {"/apis/serving.kserve.io": (200, GROUP), PLACE: (200, {"metadata": {"name": "m"}, "spec": spec})}
+        with kubernetes(answers) as url:
+            source(url, tmp_path)
+            wanted = Desired(llm_inference_service="llm-serving/support", api_url=url, api_dir=tmp_path)
+            models = (config.models[0].model_copy(update={"desired": wanted}),)
+            [check] = desired_checks(config.model_copy(update={"models": models}))
+        assert (check.ok, words in check.result) == (desired == names, True), check.result
+    assert [*desired_checks(config)] == []
 
 
 @pytest.mark.parametrize(("threads", "words"), [(1, "1 thread as configured, "), (2, "2 threads as configured, ")])

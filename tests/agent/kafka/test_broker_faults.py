@@ -17,7 +17,7 @@ from agent.clock import HandClock
 from agent.demo.broker import Broker, Kind, free_port, start_broker
 from agent.kafka.client import Client, ClientError, Config, add_partitions, ensure_topic, publish, publisher
 from agent.kafka.connection_check import check_connection
-from agent.kafka.consumer import COMMIT_AGAIN_S, Consumer
+from agent.kafka.consumer import COMMIT_AGAIN_S, Consumer, patience_s
 from agent.kafka.contract import Outgoing, PartitionRecords, TopicPartition
 from agent.records import TrafficBatch
 from agent.traffic.feed import TrafficFeed
@@ -411,6 +411,11 @@ def test_where_a_broker_lets_no_member_with_a_name_in_it_is_read_without_and_nob
     assert "another member" not in consumer.status.why
     assert "has not taken it in by the name 'pod-0'" in consumer.status.why
     consumer.close()
+
+
+def test_a_client_that_never_became_a_member_is_waited_for_twice_as_long_as_the_one_before() -> None:
+    config = config_for("127.0.0.1:9", "t", session_timeout_ms=10_000)
+    assert [patience_s(config, given_up) for given_up in range(5)] == [40.0, 80.0, 160.0, 320.0, 320.0]
 
 
 @pytest.mark.real_kafka

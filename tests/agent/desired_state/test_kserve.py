@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -12,10 +12,7 @@ from typing import Any
 
 import pytest
 
-from agent.clock import HandClock
-from agent.config import Model
 from agent.desired_state.kserve import Service, Source, differences, read_service
-from agent.desired_state.watch import DesiredState
 from agent.errors import Retryable
 
 PLACE = "/apis/serving.kserve.io/v1alpha2/namespaces/llm-serving/llminferenceservices/support"
@@ -24,7 +21,6 @@ OBJECT: dict[str, Any] = {
     "metadata": {"name": "support"},
     "spec": {"model": {"uri": "hf://o/m", "name": "m", "lora": {"adapters": [{"name": "a", "uri": "s3://x/a"}]}}},
 }
-MODEL = Model.model_validate({"name": "m", "served": {"url": "http://localhost:8000"}, "adapters": [{"name": "a"}]})
 
 
 @contextmanager
@@ -105,32 +101,3 @@ def test_no_server_and_no_token_are_said_without_the_token(tmp_path: Path) -> No
 )
 def test_names_that_differ(service: Service, words: tuple[str, ...]) -> None:
     assert differences(service, "m", ["a"], "watched") == words
-
-
-def test_the_part_says_so_and_asks_again_only_when_that_is_old(tmp_path: Path) -> None:
-    answers: list[Callable[[], Service]] = [
-        lambda: Service("m", ("a", "b"), True),
-        lambda: Service("m", ("a",), True),
-        lambda: (_ for _ in ()).throw(Retryable("LLMInferenceService n/s", "403")),
-    ]
-    asked: list[Source] = []
-
-    def read(of: Source) -> Service:
-        asked.append(of)
-        return answers[len(asked) - 1]()
-
-    clock = HandClock(0.0)
-    state = DesiredState([(MODEL, Source("http://none", "n/s", tmp_path))], 300.0, clock, read)
-    assert after_its_look(state) == (False, "n/s: desired and not watched: b")
-    assert state.status[0] is False and len(asked) == 1
-    clock.advance(300.0)
-    assert after_its_look(state) == (True, "as watched: n/s")
-    clock.advance(300.0)
-    assert after_its_look(state) == (False, "LLMInferenceService n/s: 403")
-
-
-def after_its_look(state: DesiredState) -> tuple[bool, str]:
-    assert state.status is not None
-    if state._thread is not None:
-        state._thread.join()
-    return state.status
