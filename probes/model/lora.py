@@ -374,11 +374,9 @@ def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
     kind = place.dtype
     for tensor in part.tensors:
         kind = torch.promote_types(kind, tensor.dtype)
-    moved = {
-        name: None if tensor is None else tensor.to(place.device, kind)
-        for name, tensor in (("a", part.a), ("b", part.b), ("bias", part.bias), ("magnitude", part.magnitude))
-    }
-    return replace(part, **moved)
+    a, b = (half.to(place.device, kind) for half in (part.a, part.b))
+    bias, magnitude = (None if own is None else own.to(place.device, kind) for own in (part.bias, part.magnitude))
+    return replace(part, a=a, b=b, bias=bias, magnitude=magnitude)
 
 
 def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[RowGroup, ...]:
