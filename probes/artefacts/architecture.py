@@ -45,7 +45,7 @@ UNQUANTISED = "name a copy of the base in bfloat16 or float16, as it was before 
 FSDP_PREFIX = "FSDP"
 CODE = "code of a model folder is never run"
 # Stored quantised, and dequantised into plain weights while loading, on every device.
-DEQUANTISED = ("fp8", "mxfp4")
+DEQUANTISED = ("fp8", "mxfp4", "compressed-tensors")
 
 
 def check_architecture(folder: Path) -> None:

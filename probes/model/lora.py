@@ -29,6 +29,8 @@ from probes.model.adapter_parts.token_rows import TokenRowsPart
 from probes.model.adapter_parts.wrapped_call import Part, RowGroup, WrappedCall
 from probes.model.cache import body_of
 
+# What other types hold means something only together with scales beside them.
+PLAIN_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Some recurrent layers read the weights of a module instead of calling it, and so bypass the wrapper around it.
 UNCALLED = (
     "on modules that this base does not call with the rows of a batch, or that answer with more than a tensor "
@@ -137,6 +139,10 @@ class AppliedAdapters:
         if self.rowwise is not None and (lost := [path for path in matched.modules if path not in self.rowwise]):
             self.remove(name)
             raise Unsupported(adapter.path, count_with_examples(f"of {len(matched.modules)} parts {UNCALLED}", lost))
+        if quantised := [path for path in matched.modules if self._needs_plain_weights(matched.adapter, path)]:
+            self.remove(name)
+            feature = f"{adapter.beyond_low_rank} on weights that are stored quantised"
+            raise Unsupported(adapter.path, f"{feature} ({count_with_examples('modules', quantised)})")
         matched = replace(matched, adapter=self._placed(matched))
         self.remove(name)
         for module in matched.modules:
@@ -151,13 +157,21 @@ class AppliedAdapters:
             if isinstance(module, LoraModule):
                 module.parts.pop(name, None)
 
+    def _needs_plain_weights(self, adapter: LoraAdapter, path: str) -> bool:
+        """Does a part of it compute with weights of this module that only their own library can read?"""
+        part, module = adapter.low_rank.get(path), self.model.get_submodule(path)
+        names = ["weight"] if part is not None and part.magnitude is not None else []
+        if path in adapter.parameters:
+            names += parameters.targeted(path, _bare(module), adapter.targets)
+        return any(getattr(_bare(module), name).dtype not in PLAIN_TYPES for name in names)
+
     def _placed(self, matched: AppliedAdapter) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
         low_rank, saved, rows, own_parameters = {}, {}, {}, {}
         adapter = matched.adapter
         for path in matched.modules:
             module = self.model.get_submodule(path)
-            own = dict((module.inner if isinstance(module, LoraModule) else module).named_parameters(recurse=False))
+            own = dict(_bare(module).named_parameters(recurse=False))
             place = next(module.parameters())
             if path in adapter.saved:
                 tensors = adapter.saved[path]
@@ -254,7 +268,7 @@ def unread_by_text(model: nn.Module) -> tuple[str, ...]:
         return ()
     prefix = f"{body_of(model)}."
     embeddings: Any = model.get_input_embeddings()  # type: ignore[operator]
-    bare = embeddings.inner if isinstance(embeddings, LoraModule) else embeddings
+    bare = _bare(embeddings)
     place = next(name for name, module in model.named_modules() if module is bare)
     text_model = place.removeprefix(prefix).partition(".")[0]
     body: Any = getattr(model, body_of(model))
@@ -271,6 +285,10 @@ def _without(adapter: LoraAdapter, unread: tuple[str, ...]) -> LoraAdapter:
     )
 
 
+def _bare(module: nn.Module) -> nn.Module:
+    return module.inner if isinstance(module, LoraModule) else module
+
+
 def _own_modules(model: nn.Module) -> dict[str, nn.Module]:
     """The base's modules under their own names, as if none were wrapped."""
     wrapped = [module for module in model.modules() if isinstance(module, LoraModule)]
@@ -282,7 +300,7 @@ def _own_modules(model: nn.Module) -> dict[str, nn.Module]:
 def _output_layer(model: nn.Module, modules: Mapping[str, nn.Module]) -> str:
     """Its name, "" for a model without an output layer."""
     head = getattr(model, "get_output_embeddings", lambda: None)()
-    plain = head.inner if isinstance(head, LoraModule) else head
+    plain = None if head is None else _bare(head)
     return next((name for name, module in modules.items() if module is plain), "")
 
 
@@ -356,11 +374,9 @@ def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
     kind = place.dtype
     for tensor in part.tensors:
         kind = torch.promote_types(kind, tensor.dtype)
-    moved = {
-        name: None if tensor is None else tensor.to(place.device, kind)
-        for name, tensor in (("a", part.a), ("b", part.b), ("bias", part.bias), ("magnitude", part.magnitude))
-    }
-    return replace(part, **moved)
+    a, b = (half.to(place.device, kind) for half in (part.a, part.b))
+    bias, magnitude = (None if own is None else own.to(place.device, kind) for own in (part.bias, part.magnitude))
+    return replace(part, a=a, b=b, bias=bias, magnitude=magnitude)
 
 
 def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[RowGroup, ...]:

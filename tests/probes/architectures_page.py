@@ -53,9 +53,14 @@ model's own, and types that this transformers does not have.
 | stored as | |
 |---|---|
 | fine-grained FP8 (`fp8`), MXFP4 | dequantised by their scales while loading |
+| compressed-tensors, FP8 and int8 | dequantised while loading by its package; refused by its name without it |
+| bitsandbytes NF4 | by its package, on packed weights; DoRA and experts' parameters refused |
+| GPTQ, AWQ | refused, naming the package; with the package not tried |
 | scales that nothing reads (ModelOpt and others) | refused: the weights would be read without their scales |
-| bitsandbytes, GPTQ, AWQ, compressed-tensors | by their own package; refused by its name where it is not installed |
 | GGUF | converted to float32 once, with the package `gguf` |
+
+Tests of the two packages (`tests/probes/artefacts/test_unexpected_keys.py`) run where they are installed; seen with
+compressed-tensors 0.20.1, exact to the last bit, and bitsandbytes 0.50.2 on a CPU, equal to PEFT on the same weights.
 
 ## Adapters
 

@@ -62,7 +62,6 @@ class LowRank:
 
 def _norms(update: LowRankUpdate, inner: nn.Module) -> torch.Tensor:
     """(out,): of the rows of W + s B A."""
-    weight = inner.weight.detach()
-    assert isinstance(weight, torch.Tensor)
+    weight = inner.get_parameter("weight").detach()
     weight = (weight.T if isinstance(inner, Conv1D) else weight).to(update.b.dtype)
     return torch.addmm(weight, update.b, update.a, alpha=update.scaling).norm(dim=1)

@@ -16,8 +16,7 @@ class TokenRowsPart:
     """The difference of those rows from the base's."""
 
     def __init__(self, ids: torch.Tensor, values: torch.Tensor, inner: nn.Module) -> None:
-        weight = inner.weight.detach()
-        assert isinstance(weight, torch.Tensor)
+        weight = inner.get_parameter("weight").detach()
         self.ids, self.looked_up = ids, isinstance(inner, nn.Embedding)
         # With a row of zeros behind it, for all other tokens.
         self.delta = torch.cat([values - weight[ids], torch.zeros_like(values[:1])])

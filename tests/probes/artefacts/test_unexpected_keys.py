@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from probes.runner import Target
 from probes.runners.in_process import Runner
-from tests.probes.tiny import full, opened, tiny_base
+from tests.probes.architectures import architecture_base
+from tests.probes.tiny import FORCED, PROMPT, full, opened, tiny_adapter, tiny_base, tiny_tokenizer
 
 Tensors = dict[str, torch.Tensor]
 DOWN = "model.layers.0.mlp.down_proj"
@@ -132,6 +135,54 @@ def test_fp8_blocks_are_dequantised_by_their_scales(tmp_path: Path) -> None:
     assert _apart(runner, wanted) < 5e-3, "they are put back into bfloat16"
     wrong = full(opened(tiny_base(tmp_path / "other", seed=1), tmp_path / "d"), [Target(None)])[Target(None), 0]
     assert _apart(runner, wrong) > 0.1
+
+
+@pytest.mark.parametrize(
+    ("stored", "kind", "steps"), [("float-quantized", torch.float8_e4m3fn, 448), ("int-quantized", torch.int8, 127)]
+)
+def test_compressed_tensors_are_dequantised_by_their_package(
+    tmp_path: Path, stored: str, kind: torch.dtype, steps: int
+) -> None:
+    """Kept compressed they fail in the first product of a CPU, and 8-bit integers are left over."""
+    pytest.importorskip("compressed_tensors")
+    plain: Tensors = {}
+
+    def compress(tensors: Tensors) -> None:
+        for name in [name for name in tensors if name.endswith("_proj.weight")]:
+            step = tensors[name].abs().amax(1, keepdim=True) / steps
+            ratio = tensors[name] / step
+            tensors[name] = (ratio if kind.is_floating_point else ratio.round()).to(kind)
+            tensors[f"{name}_scale"], plain[name] = step, tensors[name].float() * step
+
+    numbers = {"num_bits": 8, "type": stored.partition("-")[0], "strategy": "channel", "symmetric": True}
+    groups = {"group_0": {"targets": ["Linear"], "weights": numbers}}
+    config = {"quant_method": "compressed-tensors", "format": stored, "quantization_status": "compressed"}
+    whole = config | {"ignore": ["lm_head"], "config_groups": groups}
+    runner = opened(changed(tmp_path / "packed", compress, quantization_config=whole), tmp_path / "cache")
+    assert not runner.refresh()[None].blocked, runner.refresh()[None].detail
+    bare = opened(changed(tmp_path / "plain", lambda tensors: tensors.update(plain)), tmp_path / "c")
+    assert _apart(runner, full(bare, [Target(None)])[Target(None), 0]) < 1e-5
+
+
+def test_nf4_answers_as_its_library_has_it(tmp_path: Path) -> None:
+    """With an adapter as PEFT has it on such weights; DoRA, which needs the weights themselves, is refused."""
+    pytest.importorskip("bitsandbytes")
+    wide = {"intermediate_size": 128, "tie_word_embeddings": False}  # of whole blocks of 64: its CPU code needs them
+    base = architecture_base(tmp_path / "plain", "llama", **wide)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    stored = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, quantization_config=nf4)
+    stored.save_pretrained(tmp_path / "nf4")
+    tiny_tokenizer(tmp_path / "nf4")
+    adapters = {"a": tiny_adapter(tmp_path / "a", base), "dora": tiny_adapter(tmp_path / "d", base, use_dora=True)}
+    runner = opened(tmp_path / "nf4", tmp_path / "cache", adapters)
+    assert "use_dora on weights that are stored quantised" in runner.refresh()["dora"].detail
+    running = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(tmp_path / "nf4", dtype=torch.float32), adapters["a"]
+    )
+    with torch.inference_mode():
+        logits = running.eval()(input_ids=torch.tensor([[*PROMPT, *FORCED]])).logits[0, len(PROMPT) - 1 : -1]
+    gap = full(runner, [Target("a")])[Target("a"), 0] - logits.log_softmax(-1).numpy()
+    assert np.abs(gap).max() < 1e-4
 
 
 def _apart(runner: Runner, wanted: Any) -> float:

@@ -162,7 +162,7 @@ def test_attention_that_the_quick_backend_lacks_is_refused_where_that_is_asked_f
 def test_a_part_that_nothing_would_call_is_refused_by_its_name(kind: str, tmp_path: Path) -> None:
     """The adapter would answer without that part, and nobody be told."""
     base, known = architecture_base(tmp_path / "base", kind), KINDS[kind]
-    lost = {
+    lost: dict[str, dict[str, Any]] = {
         name: {"target_parameters": [name]} if "." in name else {"target_modules": [*known.modules[:1], name]}
         for name in known.bypassed
     }

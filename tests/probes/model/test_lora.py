@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,18 @@ def test_a_part_on_a_module_that_is_not_called_is_refused_and_takes_the_former_w
     with pytest.raises(Unsupported, match=r"1 of 1 parts on modules that this base does not call .*: 1 is "):
         adapters.apply("a", _on("1", 1.0))
     assert adapters.applied == {}
+
+
+def test_dora_on_weights_that_are_stored_quantised_is_refused() -> None:
+    """Their numbers are no weights without their scales; a plain update adds to what their library answers."""
+    model, plain = nn.Sequential(nn.Linear(3, 3)), _on("0", 1.0)
+    model[0].weight = nn.Parameter(torch.ones(3, 3, dtype=torch.int8), requires_grad=False)
+    adapters = AppliedAdapters(model)
+    part = replace(plain.low_rank["0"], magnitude=torch.ones(3))
+    with pytest.raises(Unsupported, match="use_dora on weights that are stored quantised \\(1 modules: 0\\)"):
+        adapters.apply("a", replace(plain, low_rank={"0": part}))
+    assert adapters.applied == {}
+    adapters.apply("a", plain)
 
 
 def test_fitting_leaves_the_model_alone(tmp_path: Path) -> None:
