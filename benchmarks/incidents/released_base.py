@@ -57,8 +57,9 @@ def _judged(stage: Stage, folder: Path, store: clickhouse.Sink | None) -> Iterat
     def next_round() -> list[Notice]:
         findings = judge(_whole_round(runner, goldens, next(numbers), clock.now()), clock.now())
         clock.advance(EVERY_S)
-        for finding in findings if store is not None else ():
-            store.submit(finding)
+        if store is not None:
+            for finding in findings:
+                store.submit(finding)
         return [own for own in findings if isinstance(own, Notice) and own.kind is NoticeKind.TRIGGER]
 
     runner.open()

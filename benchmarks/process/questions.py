@@ -157,7 +157,7 @@ def slower_ms(client: store.Client, name: str) -> float:
 
 
 def panel_ms(client: store.Client, panel: Panel) -> float:
-    """Likewise, of a panel's SQL as the data source sends it. Now is asked anew for each: its window ends there."""
+    """Likewise, of a panel's SQL as the data source sends it. Its window ends now."""
     slowest = 0.0
     for subjects in ((), (DEGRADED,)):
         now = time.time()
