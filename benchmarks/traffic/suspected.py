@@ -4,7 +4,8 @@ Each response of the real model is scored once against all that may be at fault;
 RUNS times responses come a round of four at a time, drawn with replacement from those KEPT of the writer, with the
 alternatives that each request draws by default and those that the verdicts so far make suspect
 (probes/scoring/suspicion.py); and beside that with nothing suspected. All runs have the same kept responses: they
-tell what is drawn and when, and not how other responses of the writer would be.
+tell what is drawn and when, and not how other responses of the writer would be. Ranks are left out: drawn again and
+again, those of a few responses are a histogram by themselves, also of an adapter that is well.
 """
 
 from __future__ import annotations
@@ -154,10 +155,14 @@ def _job(request: str) -> ScoringJob:
 
 
 def _of_request(whole: TrafficScore, job: ScoringJob, drawn: dict[Alternative, object]) -> TrafficScore:
-    """The response with the alternatives that this request has."""
+    """The response with the alternatives that this request has, and without ranks."""
     log_l = {who: value for who, value in _log_l(whole).items() if who.kind in FREE or who in drawn}
     values = np.array(list(log_l.values()), np.float32)
-    return replace(whole, request_id=job.request_id, alternatives=tuple(log_l), log_l=values)
+    none = np.zeros(0, np.float32)
+    return replace(
+        whole, request_id=job.request_id, alternatives=tuple(log_l), log_l=values,
+        ranks=none, ranks_weaker=none, ranks_stronger=none,
+    )  # fmt: skip
 
 
 def _log_l(score: TrafficScore) -> dict[Alternative, float]:
