@@ -49,6 +49,7 @@ def _figures(members: list[int]) -> Iterator[Figure]:
         yield exactly(f"base of {k}, all lost: pages until then", all_lost.pages, "pages", 1)
         what = f"base of {k}, {PART:.0%} of each one's canaries lost: rounds to its page {never}"
         yield context(what, most.rounds, "rounds")
+        yield exactly(f"base of {k}, {PART:.0%} of each one's canaries lost: pages until then", most.pages, "pages", 1)
     for k in (k for k in members if k <= 10):
         half = first_page(golden, [lost] * (k // 2) + [healthy] * (k - k // 2), QUIET_ROUNDS)
         what = f"base of {k}, half of them lost for {QUIET_ROUNDS} rounds: its own pages"
