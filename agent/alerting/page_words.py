@@ -31,10 +31,13 @@ def _parted(text: str) -> Iterator[str]:
 
 
 def short_and_rest(text: str) -> tuple[str, str]:
-    """The first clauses, within SHORT characters where the first alone is not longer; and those after them."""
+    """The first clauses, within SHORT characters where the first alone is not longer; and those after them.
+
+    Two where they fit into twice as many: of a base the first one says who is affected, and not of what.
+    """
     parts = clauses(text)
     n = 1
-    while n < len(parts) and len("; ".join(parts[: n + 1])) <= SHORT:
+    while n < len(parts) and len("; ".join(parts[: n + 1])) <= (2 * SHORT if n == 1 else SHORT):
         n += 1
     return "; ".join(parts[:n]), "; ".join(parts[n:])
 

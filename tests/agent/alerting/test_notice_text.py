@@ -121,7 +121,7 @@ def test_beside_its_interval_a_notice_says_which_rounds_were_good_and_bad() -> N
 
 
 def test_what_was_seen_is_short_and_the_rest_stands_behind_what_to_do() -> None:
-    whole = f"the base (hash was aa, is bb; shift 1.2) moved; {'more of it ' * 18}; and a file"
+    whole = f"the base (hash was aa, is bb; shift 1.2) moved; {'more of it ' * 40}; and a file"
     lines = details(replace(alarm(FIXED), explanation=whole), NoticeReason.DEGRADED, "prod")
     assert lines["seen"] == "the base (hash was aa, is bb; shift 1.2) moved"
     assert lines["in detail"].startswith("more of it") and lines["in detail"].endswith("; and a file")
