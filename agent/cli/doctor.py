@@ -325,7 +325,7 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
     for adapter in model.adapters:
         yield _listed_adapter(adapter, base, listed, wrong.get(adapter.name, ()))
     if model.served is not None and model.served.desired_file is not None:
-        yield _desired(model, str(model.served.desired_file), listed)
+        yield _desired_by_file(model, str(model.served.desired_file), listed)
     yield tried(f"names {model.name}", partial(_strangers_fail, base, engine), STRANGER_WANTED)
 
 
@@ -355,7 +355,7 @@ def _listed_adapter(adapter: Adapter, base: str, listed: Sequence[ServedModel], 
     return Check(part, True, root + other)
 
 
-def _desired(model: Model, file: str, listed: Sequence[ServedModel]) -> Check:
+def _desired_by_file(model: Model, file: str, listed: Sequence[ServedModel]) -> Check:
     words = dict.fromkeys(word for own in model.adapters for word in differences_by_file(file, listed, own.name))
     result = "; ".join(words) or f"the adapters watched are as {file} wants them"
     return Check(f"desired {model.name}", not words, result, DESIRED_WANTED)

@@ -20,8 +20,14 @@ EXTRAS = ("", "models", "embedded", "explain", "otlp", "report", "demo")
 # What cannot be imported without an extra. Every other module of the three rooms belongs to a plain installation.
 OF_MODELS = {
     "probes.model.base_memory",
+    "probes.model.adapter_parts.low_rank",
+    "probes.model.adapter_parts.parameters",
+    "probes.model.adapter_parts.saved_module",
+    "probes.model.adapter_parts.token_rows",
+    "probes.model.adapter_parts.wrapped_call",
     "probes.artefacts.architecture",
     "probes.artefacts.lora_files",
+    "probes.artefacts.adapter_tensors",
     "probes.artefacts.unexpected_keys",
     "probes.model.build",
     "probes.model.cache",

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from detectors.canaries.tolerance import Tolerances
 from detectors.monitor import Monitor
@@ -23,13 +27,21 @@ from probes.enrolment.settings import EnrolSettings
 from probes.golden.archive import load, save
 from probes.golden.record import Golden
 from probes.runners.in_process import Runner
-from tests.probes.architectures import architecture_base, plain_model
+from tests.probes.architectures import architecture_base
 from tests.probes.tiny import ends_now_and_then, opened, tiny_adapter
 
 # Which modules the adapter is on; the first is of the recurrent layers.
 PARTS = {"qwen3_next": ["in_proj_qkvz", "o_proj", "out_proj"], "bamba": ["in_proj", "q_proj", "out_proj"]}
 SETTINGS = EnrolSettings("hybrid", 1.0, per_half=6, min_pool=6, min_tokens=6, log_threshold=5.0)
 ENOUGH = 12  # rounds
+
+
+def plain_model(base: Path, adapter: Path) -> Any:
+    """As transformers and PEFT read the files."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, attn_implementation="eager")
+        return PeftModel.from_pretrained(model, adapter).eval()
 
 
 def never() -> bool:

@@ -364,7 +364,12 @@ def test_a_row_that_says_that_a_page_was_sent_waits_until_the_page_is_on_disk(
     """Whatever is put on the disk before a finding is submitted is there before any of its rows."""
     disk, begun, may_end = Disk(), threading.Event(), threading.Event()
     disk.open()
-    disk.put_once(lambda: (begun.set(), may_end.wait(60.0)))
+
+    def wait() -> None:
+        begun.set()
+        may_end.wait(60.0)
+
+    disk.put_once(wait)
     assert begun.wait(60.0)
     config = Config(dsn=f"clickhouse://127.0.0.1:{clickhouse.port}/{database}", **FAST)
     sink = Sink(config, Surroundings("prod", "pod-0", tmp_path, disk=disk))

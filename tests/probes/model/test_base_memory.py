@@ -16,8 +16,9 @@ from benchmarks.process.base_memory import a_base
 from probes.artefacts import base_files
 from probes.artefacts.gguf_header import read_header
 from probes.artefacts.identity import file_hash
+from probes.artefacts.needed_memory import LEAST_BATCH
 from probes.errors import NoMemory, Unreplayable
-from probes.model.base_memory import LEAST_BATCH, Room, base_memory, fitting
+from probes.model.base_memory import Room, base_memory, fitting
 from probes.model.build import Placement
 from probes.model.device_memory import Card
 from tests.probes.tiny import tiny_base
