@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import pickle
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -154,7 +154,7 @@ def _job(request: str) -> ScoringJob:
     return ScoringJob(NAME, request, "", 0.0, (), (), SamplingParameters(1.0))
 
 
-def _of_request(whole: TrafficScore, job: ScoringJob, drawn: Container[Alternative]) -> TrafficScore:
+def _of_request(whole: TrafficScore, job: ScoringJob, drawn: Collection[Alternative]) -> TrafficScore:
     """The response with the alternatives that this request has, and without ranks."""
     log_l = {who: value for who, value in _log_l(whole).items() if who.kind in FREE or who in drawn}
     values = np.array(list(log_l.values()), np.float32)

@@ -183,6 +183,6 @@ def test_a_request_has_the_alternatives_that_it_draws_and_those_that_are_suspect
     values = np.array(list(everything.values()), np.float32)
     whole = TrafficScore("ticket-router", "kept", "", 0.0, ScoringMode.SAMPLED, 9, tuple(everything), values)
     job = suspected._job("r 1")
-    assert suspected._of_request(whole, job, {}).log_l.tolist() == [1.0, 2.0]
-    drawn = suspected._of_request(whole, job, {without("mlp"): None, HALF_STRENGTH: None})
+    assert suspected._of_request(whole, job, ()).log_l.tolist() == [1.0, 2.0]
+    drawn = suspected._of_request(whole, job, {without("mlp"), HALF_STRENGTH})
     assert (drawn.request_id, drawn.log_l.tolist()) == ("r 1", [1.0, 2.0, 3.0, 4.0])
