@@ -172,16 +172,17 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     """The cause as if every canary had been answered by one and the same replica."""
     canaries, answers_moved = diagnosed_canaries(round), base_moved(round, tolerances)
     moved, means = round.identity.base_moved or answers_moved, _means(canaries)
+    by_the_base = round.identity.base_moved or (answers_moved and _moved_far(round, tolerances))
     blank = Diagnosis(Cause.UNKNOWN, round.adapter, round.identity, means, base_moved=moved)
     blank = replace(blank, rank=round.rank, alpha=round.alpha)
     if is_nothing_left(canaries):
-        cause = Cause.BASE_SWAPPED_AND_ADAPTER_LOST if moved else Cause.ADAPTER_NOT_APPLIED
+        cause = Cause.BASE_SWAPPED_AND_ADAPTER_LOST if by_the_base else Cause.ADAPTER_NOT_APPLIED
         return replace(blank, cause=cause, nothing_left=True)
     tried = signature_fits(canaries, tolerances.allowed_deviation(round.adapter))
     fits = matching_signatures(tried) or temperature_of_both(tried) or _strength_beside_the_base(tried)
     # Another sampler leaves the weights alone, and many a moved base looks sharper or flatter.
     other_weights = bool(fits) and fits[0].cause is Cause.SAMPLING_CHANGED and round.identity.base_moved
-    if fits and not other_weights and _may_be_named(fits[0], tried, round, tolerances, moved):
+    if fits and not other_weights and _may_be_named(fits[0], tried, round, tolerances, by_the_base):
         return replace(blank, cause=fits[0].cause, match=_match(fits))
     block = fits[0].name if fits and fits[0].cause is Cause.PARTLY_APPLIED else ""
     if round.identity.base_moved and not answers_moved and means.retention <= MOSTLY_LOST:
@@ -195,13 +196,23 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     return replace(blank, cause=Cause.ADAPTER_REPLACED) if replaced else blank
 
 
+def _moved_far(round: Round, tolerances: Tolerances) -> bool:
+    """Has the base moved so far that the adapter may have lost more than its tolerance by it?
+
+    A shift that is beyond the noise explains no loss by that alone: by a record that was made in another program, and
+    without that program's noise, the base has moved on every engine.
+    """
+    by_the_base = STRENGTH_PER_SHIFT * _root_of_shift(diagnosed_canaries(round))
+    return by_the_base > tolerances.allowed_deviation(round.adapter)
+
+
 def _may_be_named(
-    best: SignatureFit, tried: Sequence[SignatureFit], round: Round, tolerances: Tolerances, moved: bool
+    best: SignatureFit, tried: Sequence[SignatureFit], round: Round, tolerances: Tolerances, by_the_base: bool
 ) -> bool:
     """May this signature be the cause? A part may be missing because of the base; of a strength more is asked."""
     if best.cause is Cause.WRONG_STRENGTH:
         return _is_strength(tried, round, tolerances)
-    return best.cause is not Cause.PARTLY_APPLIED or not moved
+    return best.cause is not Cause.PARTLY_APPLIED or not by_the_base
 
 
 def _strength_beside_the_base(tried: Sequence[SignatureFit]) -> tuple[SignatureFit, ...]:

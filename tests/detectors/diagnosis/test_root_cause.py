@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detectors.canaries.mode_gap import in_modes
-from detectors.canaries.tolerance import Tolerances
+from detectors.canaries.tolerance import Tolerances, base_moved
 from detectors.diagnosis.root_cause import diagnose, diagnose_base, diagnosed_canaries
 from detectors.diagnosis.signature_matching import signature_fits
 from detectors.diagnosis.wording import words_of
@@ -53,6 +53,17 @@ T = Tolerances()
 )
 def test_which_cause_a_fault_gets(why: str, fault: str, cause: Cause) -> None:
     assert diagnose(make_round("router", fault), T).cause is cause
+
+
+@pytest.mark.parametrize(
+    "shift, cause",
+    [(1e-4, Cause.ADAPTER_NOT_APPLIED), (1e-2, Cause.BASE_SWAPPED_AND_ADAPTER_LOST)],
+)
+def test_a_base_a_hair_off_has_not_taken_the_adapter(shift: float, cause: Cause) -> None:
+    """So is every base on an engine of another kind than the one that the record was made in: beyond its noise."""
+    lost = replace(make_round("router", "not_applied"), identity=Identity())
+    moved = replace(lost, measurements=tuple(replace(m, base_shift=shift) for m in lost.measurements))
+    assert base_moved(moved, T) and diagnose(moved, T).cause is cause
 
 
 def test_a_diagnosis_carries_the_numbers_and_names_a_person_needs() -> None:
