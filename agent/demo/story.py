@@ -104,12 +104,13 @@ class Story:
         ship_release(self._cast.stage, fresh)
         self._cast.traffic.served_by_base = True
         replace_folder(fresh, self._cast.stage.base)
-        rounds = 0
+        swapped_at, rounds = Clock().now(), 0
         while rounds < 3 and self.outcome.rounds_to_alarm is None:
             view = self._round()
-            rounds += _measured(view)
+            # One that began before the swap was answered by the accepted base, at least in part.
+            rounds += _measured(view) and view.round.at >= swapped_at
             if any(verdict.reason is Reason.ALARM for verdict in view.verdicts):
-                self.outcome.rounds_to_alarm = rounds
+                self.outcome.rounds_to_alarm = max(rounds, 1)
                 self._caught(view)
 
     def _caught(self, view: RoundView) -> None:
