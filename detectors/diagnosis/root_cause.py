@@ -79,6 +79,8 @@ EVEN, EVEN_ON_SAME_BASE = 0.03, 0.15
 # Each canary has a point of its own on the curve, so that more is required of it than of a fixed signature: on a 135M
 # model strengths between knots left .000-.002 of the energy to explain, half of each matrix's rows zeroed .019.
 LEFT_BY_STRENGTH = 0.01
+# A base that moved by its answers alone is the cause of a change of strength where it accounts for this share of it.
+LEAST_OF_LOSS = 0.05
 # What a base that has moved adds to both, for each unit of sqrt(B), and of B. Strengths of .5 to 2 on bases with B up
 # to .02 (the toy world; a base of the zoo in 8 to 4 bits, and with up to 30 % of a tune) needed .44, and 3.4; a base
 # that was at fault itself left .62 and 24 or more.
@@ -172,7 +174,7 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     """The cause as if every canary had been answered by one and the same replica."""
     canaries, answers_moved = diagnosed_canaries(round), base_moved(round, tolerances)
     moved, means = round.identity.base_moved or answers_moved, _means(canaries)
-    by_the_base = round.identity.base_moved or (answers_moved and _moved_far(round, tolerances))
+    by_the_base = round.identity.base_moved or (answers_moved and _moved_enough(canaries))
     blank = Diagnosis(Cause.UNKNOWN, round.adapter, round.identity, means, base_moved=moved)
     blank = replace(blank, rank=round.rank, alpha=round.alpha)
     if is_nothing_left(canaries):
@@ -182,12 +184,12 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     fits = matching_signatures(tried) or temperature_of_both(tried) or _strength_beside_the_base(tried)
     # Another sampler leaves the weights alone, and many a moved base looks sharper or flatter.
     other_weights = bool(fits) and fits[0].cause is Cause.SAMPLING_CHANGED and round.identity.base_moved
-    if fits and not other_weights and _may_be_named(fits[0], tried, round, tolerances, by_the_base):
+    if fits and not other_weights and _may_be_named(fits[0], tried, round, tolerances, moved):
         return replace(blank, cause=fits[0].cause, match=_match(fits))
     block = fits[0].name if fits and fits[0].cause is Cause.PARTLY_APPLIED else ""
     if round.identity.base_moved and not answers_moved and means.retention <= MOSTLY_LOST:
         return replace(blank, cause=Cause.BASE_SWAPPED_AND_ADAPTER_LOST, missing_block=block)
-    if moved:
+    if by_the_base:
         merged = adapter_in_base(canaries) if answers_moved else ""
         # By the weights themselves: rounding errors of two recipes have no direction in common.
         cause = Cause.QUANTISED_BASE if round.identity.base_quantised and not merged else Cause.BASE_SWAPPED
@@ -196,23 +198,23 @@ def _of_one_endpoint(round: Round, tolerances: Tolerances) -> Diagnosis:
     return replace(blank, cause=Cause.ADAPTER_REPLACED) if replaced else blank
 
 
-def _moved_far(round: Round, tolerances: Tolerances) -> bool:
-    """Has the base moved so far that the adapter may have lost more than its tolerance by it?
+def _moved_enough(canaries: Sequence[Measurement]) -> bool:
+    """Does what the base moved by account for enough of what the adapter has lost or gained?
 
     A shift that is beyond the noise explains no loss by that alone: by a record that was made in another program, and
     without that program's noise, the base has moved on every engine.
     """
-    by_the_base = STRENGTH_PER_SHIFT * _root_of_shift(diagnosed_canaries(round))
-    return by_the_base > tolerances.allowed_deviation(round.adapter)
+    lost = abs(1.0 - float(np.mean([m.scale for m in canaries])))
+    return STRENGTH_PER_SHIFT * _root_of_shift(canaries) >= LEAST_OF_LOSS * lost
 
 
 def _may_be_named(
-    best: SignatureFit, tried: Sequence[SignatureFit], round: Round, tolerances: Tolerances, by_the_base: bool
+    best: SignatureFit, tried: Sequence[SignatureFit], round: Round, tolerances: Tolerances, moved: bool
 ) -> bool:
     """May this signature be the cause? A part may be missing because of the base; of a strength more is asked."""
     if best.cause is Cause.WRONG_STRENGTH:
         return _is_strength(tried, round, tolerances)
-    return best.cause is not Cause.PARTLY_APPLIED or not by_the_base
+    return best.cause is not Cause.PARTLY_APPLIED or not moved
 
 
 def _strength_beside_the_base(tried: Sequence[SignatureFit]) -> tuple[SignatureFit, ...]:
