@@ -110,7 +110,12 @@ def listing(full: Floats, forced: Sequence[int], k: int) -> Listed:
 
 def figures(case: Case, k: int) -> list[Figures]:
     """Of each canary, through a listing of k tokens; 0: from the whole vocabulary."""
-    return [_of(_measured(canary, sides, k)) for canary, sides in zip(canaries(), answered(case), strict=True)]
+    return [_of(measured) for measured in measurements(case, k)]
+
+
+def measurements(case: Case, k: int) -> list[Measurement]:
+    """The same, before they are figures."""
+    return [_measured(canary, sides, k) for canary, sides in zip(canaries(), answered(case), strict=True)]
 
 
 def reference_of(top: int) -> tuple[Reference, tuple[Floats, Floats], Ints]:

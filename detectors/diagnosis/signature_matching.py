@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.canaries.position_bands import BandPart
-from detectors.canaries.retention import PreparedReference, prepare
+from detectors.canaries.retention import PreparedReference, nearest_scale, prepare
+from detectors.diagnosis.listed_answers import censored_alike
 from detectors.diagnosis.name_encoding import part_of
 from detectors.diagnosis.shared_parameter_fits import FactorFit, MixtureFit, StrengthFit
 from detectors.records import Band, Cause, Fault, FaultKind, Measurement, Recorded
@@ -139,7 +140,8 @@ class _Residuals:
 
 def canary_vectors(measurement: Measurement) -> CanaryVectors:
     """Vectors and noise of a finite measurement."""
-    ready = prepare(measurement.comparison.reference)
+    of = measurement.comparison
+    ready = prepare(censored_alike(of.reference, of.served, of.live_base))
     served = ready.from_base(measurement.comparison.served.log_probs)
     live = ready.from_base(measurement.comparison.live_base.log_probs)
     floor = ready.noise
@@ -249,8 +251,8 @@ def _strength_fit(canaries: Sequence[CanaryVectors]) -> StrengthFit:
 
 def _strengths(canaries: Sequence[CanaryVectors]) -> Iterator[tuple[str, float, float]]:
     """(name, scale, left) of the curve of strengths: each canary's own nearest point, and one strength for all."""
-    chords = sum(c.measurement.scale_misfit * c.ready.energy for c in canaries)
-    yield EACH_ITS_OWN, float(np.mean([c.measurement.scale for c in canaries])), chords
+    nearest = [nearest_scale(c.ready.effect_curve, c.served - c.live) for c in canaries]
+    yield EACH_ITS_OWN, float(np.mean([scale for scale, _ in nearest])), sum(left for _, left in nearest)
     fit = _strength_fit(canaries)
     if fit.canaries == len(canaries):
         yield ONE_FOR_ALL, *fit.solve()
