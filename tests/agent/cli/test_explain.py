@@ -129,7 +129,7 @@ def test_the_story_of_a_swapped_base_on_one_screen(migrated: store.Client) -> No
     shown = io.StringIO()
     Console(file=shown, width=120).print(screen(story, NOW))
     lines = shown.getvalue().splitlines()
-    assert len(lines) <= 45 and max(map(len, lines)) <= 120
+    assert len(lines) <= 48 and max(map(len, lines)) <= 120
     assert lines[0].startswith("OPEN for ") and "gapwatch/prod/base/smollm2" in lines[0]
 
 
@@ -211,7 +211,7 @@ def test_who_works_on_an_open_incident_is_pagerdutys_to_say(
     assert "does not tell who works on it" in said(**asks)
     said(runbook_url="https://wiki/{cause}", dashboard_url="https://graphs/?s={subject}")
     assert explain(config, "", json=False) == 0
-    screen_text = capsys.readouterr().out
+    screen_text = " ".join(capsys.readouterr().out.split())
     assert "Runbook: base_swapped_and_adapter_lost: https://wiki/base_swapped_and_adapter_lost" in screen_text
     assert f"Dashboard: https://graphs/?s={BASE}" in screen_text
     assert "No such file" in said(**asks | {"api_token_file": str(tmp_path / "gone")})
