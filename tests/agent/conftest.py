@@ -23,8 +23,8 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def console_of_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command with --json sends what is for people to standard error until its process ends. As wide as where there is
-    no terminal, in whatever process the suite runs."""
+    """A command with --json sends what is for people to standard error until its process ends. It is as wide as without
+    a terminal, in whatever process the suite runs."""
     monkeypatch.setattr(console, "stderr", False)
     monkeypatch.setattr(console, "width", 120)
 
