@@ -148,7 +148,7 @@ def decide_base(
     if not len(scores):
         blank = replace(blank, action=action_while_base_blocked(round.base, members))
         return _unmeasured(blank, *why_base_blocked(members), incident, rules)
-    own, draws = _counted(scores, rules.tolerances.share), _of_all_members(round, rules.tolerances)
+    own, draws = _counted(scores, rules.tolerances.share), _draws_of_members(round, rules.tolerances)
     own_in_modes, in_modes = of_base_in_modes(round, rules.tolerances), of_all_members(round, rules.tolerances)
     mode = incident.mode if incident.open else mode_of_base_at_fault(round, evidence, own, rules)
     ends_by = draws if mode is None or _answered_by(round) == THE_FILES else in_modes.get(mode)
@@ -193,7 +193,7 @@ def decide_base_by_members(
     if not len(scores):
         blank = replace(blank, action=action_while_base_blocked(round.base, members.verdicts))
         return _unmeasured(blank, *why_base_blocked(members.verdicts), incident, rules)
-    draws, in_modes = _of_all_members(round, rules.tolerances), of_all_members(round, rules.tolerances)
+    draws, in_modes = _draws_of_members(round, rules.tolerances), of_all_members(round, rules.tolerances)
     showing = {*members.at_fault, *(() if alarm is None else alarm.showing)}
     blank = replace(blank, members=tuple(v.subject for v in members.verdicts if v.subject in showing))
     result = RoundResult(
@@ -282,7 +282,7 @@ def _answered_by(round: BaseRound) -> str:
     return "; ".join(dict.fromkeys(member.answered_by for member in round.members if member.answered_by))
 
 
-def _of_all_members(round: BaseRound, tolerances: Tolerances) -> DrawCounts:
+def _draws_of_members(round: BaseRound, tolerances: Tolerances) -> DrawCounts:
     """The draws of all measured members together: what a base's incident ends by."""
     scores = [draw_scores(member, tolerances) for member in round.members if blocked_by(member) is None]
     return _counted(np.concatenate(scores), tolerances.share)
