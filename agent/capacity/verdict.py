@@ -68,21 +68,22 @@ def exit_code(checks: list[Check]) -> int:
     failed = [check for check in checks if not check.ok]
     if not failed:
         return FITS
-    return CANNOT_TELL if all(check.part.endswith("?") for check in failed) else TOO_LITTLE
+    return CANNOT_TELL if not any(check.is_known for check in failed) else TOO_LITTLE
 
 
 def verdicts(config: Config, plan: Plan, role: RolePlan, given: Given) -> Iterator[Check]:
-    """On one role. The part of a check that cannot tell ends with a question mark."""
+    """On one role."""
     if uncounted := [base for base in plan.uncounted if base.name in role.bases]:
         for base in uncounted:
-            yield Check(f"base {base.name}?", False, base.why, FILES_WANTED)
+            yield Check(f"base {base.name}", False, base.why, FILES_WANTED, is_known=False)
         return
     for where, limit in (("host", given.memory), ("card", _of_card(config, role, given.card))):
         needed = getattr(role.whole, where)
         if not needed:
             continue
         if limit is None:
-            yield Check(f"{role.role} on the {where}?", False, f"{size(needed)} needed", GIVEN_WANTED[where])
+            result = f"{size(needed)} needed; how much there is, is not known"
+            yield Check(f"{role.role} on the {where}", False, result, GIVEN_WANTED[where], is_known=False)
         else:
             yield _compared(role, where, limit)
 

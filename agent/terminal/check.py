@@ -11,12 +11,16 @@ from probes.errors import ProbeError
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The result of one check, in words. wanted: what to do where it is not ok"""
+    """The result of one check, in words. wanted: what to do where it is not ok
+
+    is_known: False where nobody can say whether it is; it is then not ok
+    """
 
     part: str
     ok: bool
     result: str
     wanted: str = ""
+    is_known: bool = True
 
     @property
     def as_row(self) -> dict[str, str | bool]:
