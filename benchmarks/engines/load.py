@@ -2,10 +2,12 @@
 
 A random two-layer Llama with a random adapter, accepted by ``gapwatch enrol`` through the engine, so that a token costs
 the engine about as little as one of a large model costs a large card. Two clients send a request as soon as the last
-one is answered. Beside them is ``gapwatch run``, a process of its own with the default settings; in alternating blocks
-of one run its processes go on, and are stopped by a signal. Its first round, with the check of the route, is among the
-blocks, so that it has more rounds in the time that it runs than one in ten minutes: no mean is corrected for that.
-Where other programs share the machine the ratio is theirs: its load stands beside it.
+one is answered. Beside them is ``gapwatch run``, a process of its own with the default settings; in pairs of short
+blocks of one run its processes go on, and are stopped by a signal. Which comes first is drawn: the engine alone may
+answer 15 % slower or faster from one ten seconds to the next, and longer blocks in a fixed order took that for the
+agent's. Its first round, with the check of the route, is among the blocks, so that it has more rounds in the time that
+it runs than one in ten minutes: no mean is corrected for that. Where other programs share the machine the ratio is
+theirs: its load stands beside it.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from probes.serving.json_form import samples
 
 CLIENTS = 2
 PROMPT_TOKENS, WRITTEN = 160, 48
-PAIRS, BLOCK_S = 6, 25.0
+PAIRS, BLOCK_S = 40, 5.0
 ROUND_WITHIN_S = 400.0
 ROUNDS = r"gapwatch_rounds_total"
 
@@ -44,7 +46,7 @@ def measure(quick: bool) -> list[Figure]:
             wait_for(lambda: running.get("/livez"), "an agent that answers")
             before = _tokens(url)
             with _clients(url) as clients:
-                pairs = [_pair(running, clients) for _ in range(3 if quick else PAIRS)]
+                pairs = _pairs(running, clients, 3 if quick else PAIRS)
             _signal(running, signal.SIGCONT)
             wait_for(lambda: running.metric(ROUNDS), "the end of a round", ROUND_WITHIN_S)
             rounds = running.metric(ROUNDS) or 0.0
@@ -86,9 +88,17 @@ class Clients:
         return np.array([took for at, took in self.answered if start <= at - took and at <= end], np.float32)
 
 
-def _pair(running: Agent, clients: Clients) -> tuple[Block, Block]:
+def _pairs(running: Agent, clients: Clients, count: int) -> list[tuple[Block, Block]]:
+    """Each with the agent going on, and with it stopped, in an order that is drawn."""
+    rng = np.random.default_rng(0)
+    return [_pair(running, clients, bool(rng.integers(2))) for _ in range(count)]
+
+
+def _pair(running: Agent, clients: Clients, is_on_first: bool) -> tuple[Block, Block]:
     """Blocks of equal length: the agent goes on, and it is stopped."""
-    on, off = (_block(running, clients, number) for number in (signal.SIGCONT, signal.SIGSTOP))
+    order = (signal.SIGCONT, signal.SIGSTOP) if is_on_first else (signal.SIGSTOP, signal.SIGCONT)
+    blocks = {number: _block(running, clients, number) for number in order}
+    on, off = blocks[signal.SIGCONT], blocks[signal.SIGSTOP]
     console.print(f"  {on.latencies.mean():.4f} s a request beside the agent, {off.latencies.mean():.4f} without")
     return on, off
 
