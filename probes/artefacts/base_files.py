@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import shutil
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,18 @@ def _converted(source: Path, cache_dir: Path) -> Path:
 
 
 def _copy_of(source: Path, cache_dir: Path) -> Path:
-    return cache_dir / f"gguf-{file_hash(source)}"
+    try:
+        stat = source.stat()
+    except OSError as error:
+        raise Unreplayable(str(source), error.strerror or str(error)) from error
+    key = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return cache_dir / f"gguf-{_hash_once(source, key)}"
+
+
+@lru_cache(maxsize=16)
+def _hash_once(source: Path, _: tuple[int, ...]) -> str:
+    """Of a file that is as this says: device, inode, size, time. It is named by its hash more than once a load."""
+    return file_hash(source)
 
 
 def _convert(source: Path, folder: Path) -> None:

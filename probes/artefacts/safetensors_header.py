@@ -12,7 +12,7 @@ import json
 import math
 import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -130,6 +130,16 @@ def digest(tensors: Iterable[RawTensor]) -> str:
 def digest_row(tensor: RawTensor) -> DigestRow:
     """Name, type, shape and the sha256 of the bytes: all of one tensor that ``digest`` rests on."""
     return [tensor.name, tensor.kind, list(tensor.shape), hashlib.sha256(tensor.data).hexdigest()]
+
+
+def same_tensors(folder: Path, rows: Sequence[DigestRow]) -> bool:
+    """Does this folder hold the tensors of these rows and no others? Headers are compared first, then bytes, and what
+    comes after the first difference stays unread. Raises Unreplayable."""
+    wanted = {row[0]: row for row in rows}
+    headers = [entry for path in weight_files(folder) for entry in read_entries(path)]
+    if sorted([entry.name, entry.kind, list(entry.shape)] for entry in headers) != sorted(row[:3] for row in rows):
+        return False
+    return all(digest_row(tensor) == wanted[tensor.name] for tensor in read_folder(folder))
 
 
 def digest_of_rows(rows: Iterable[DigestRow]) -> str:

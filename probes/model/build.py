@@ -71,12 +71,13 @@ class Placement:
 @dataclass(frozen=True, slots=True)
 class BaseHashes:
     """Hashes of a base, its tokenizer's files and its chat template ("" without); "" by every scheme for what does not
-    exist. grid: how the base is quantised (probes/artefacts/weight_grid.py)"""
+    exist. grid: how the base is quantised (probes/artefacts/weight_grid.py); weights: digest of its tensors alone"""
 
     base: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
     tokenizer: HashByScheme = field(default_factory=lambda: dict.fromkeys(SCHEMES, ""))
     template: str = ""
     grid: str = ""
+    weights: str = ""
 
     @property
     def has_tokenizer(self) -> bool:
@@ -88,14 +89,15 @@ class BaseHashes:
 class BaseParts:
     """A base read from its folder but not yet built.
 
-    weights: name -> tensor, see ``as_held``; stored: how each lies in its file; hashes: of exactly the bytes that the
-    weights were made of
+    weights: name -> tensor, see ``as_held``; stored: how each lies in its file; hashes, rows: of exactly the bytes that
+    the weights were made of
     """
 
     folder: Path
     weights: dict[str, torch.Tensor]
     stored: list[TensorEntry]
     hashes: BaseHashes
+    rows: list[DigestRow]
 
     @property
     def hash(self) -> str:
@@ -118,15 +120,25 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseParts:
         stored.append(tensor.entry)
         weights[tensor.name] = as_held(tensor, dtype) if is_plain else to_torch(tensor)
 
-    return BaseParts(folder, weights, stored, _read(folder, keep))
+    hashes, rows = _read(folder, keep)
+    return BaseParts(folder, weights, stored, hashes, rows)
 
 
 def read_hashes(folder: Path) -> BaseHashes:
     """The hashes of a model folder, as ``read_base`` has them, with one tensor in memory at a time. Raises likewise."""
-    return _read(folder, lambda _: None)
+    return _read(folder, lambda _: None)[0]
 
 
-def _read(folder: Path, keep: Callable[[RawTensor], None]) -> BaseHashes:
+def hashes_with(folder: Path, weights: str, grid: str) -> BaseHashes:
+    """The hashes of a model folder whose weights are known already: of its other files alone. Raises Unreplayable.
+
+    weights, grid: as in ``BaseHashes``
+    """
+    tokenizer = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
+    return replace(BaseHashes(base_hashes(folder, weights), *tokenizer), grid=grid, weights=weights)
+
+
+def _read(folder: Path, keep: Callable[[RawTensor], None]) -> tuple[BaseHashes, list[DigestRow]]:
     """Each tensor is read once, hashed, looked at and handed to ``keep``, before the next one is read."""
     check_architecture(folder)
     rows: list[DigestRow] = []
@@ -141,9 +153,7 @@ def _read(folder: Path, keep: Callable[[RawTensor], None]) -> BaseHashes:
     with memory_errors(str(folder)):
         grid = grid_of_base(read_json(folder / "config.json"), tensors)
         deque(tensors, maxlen=0)  # those that the grid was not read from
-    base = base_hashes(folder, digest_of_rows(rows))
-    tokenizer = (tokenizer_hashes(folder), template_hash(folder)) if tokenizer_files(folder) else ()
-    return replace(BaseHashes(base, *tokenizer), grid=grid)
+    return hashes_with(folder, digest_of_rows(rows), grid), rows
 
 
 def as_held(tensor: RawTensor, dtype: torch.dtype) -> torch.Tensor:

@@ -24,6 +24,7 @@ class AcceptedAdapters:
         self.folders = dict(folders)
         self._failed = failed
         self._read: dict[AdapterVersion, LoraAdapter] = {}
+        self._hashes: dict[AdapterVersion, str] = {}
 
     def name_on(self, golden: Model, version: AdapterVersion) -> str:
         """The name under which this version answers, put on this golden base now where it has to be.
@@ -34,15 +35,18 @@ class AcceptedAdapters:
         folder, name = self.folders[version], _name_of_copy(version)
         key = Load.ACCEPTED_ADAPTER, name
         self._failed.check(key)
+        live = None if version.previous else golden.adapters.applied.get(version.name)
+        if live is not None and live.adapter.hash == self._hashes.get(version):
+            return version.name
         with self._failed.attempt(key, folder):
             copy = self._read.get(version) or read_whole(Path(folder))
-            live = None if version.previous else golden.adapters.applied.get(version.name)
             is_live = live is not None and live.adapter.hash == copy.hash
             if not is_live and name not in golden.adapters.applied:
                 put_on(golden, name, copy)
-        self._read[version] = copy  # not before: a copy that there is no memory to apply takes none
+        self._hashes[version] = copy.hash
         if is_live:
-            return version.name
+            return version.name  # which is in memory already
+        self._read[version] = copy  # not before: a copy that there is no memory to apply takes none
         if facts := golden.adapters.applied[name].facts:
             raise Unreplayable(folder, "; ".join(facts))
         return name
@@ -53,12 +57,14 @@ class AcceptedAdapters:
         if folder is not None:
             self.folders[version] = folder
         self._read.pop(version, None)
+        self._hashes.pop(version, None)
         self._failed.forget((Load.ACCEPTED_ADAPTER, _name_of_copy(version)))
         if golden is not None:
             golden.adapters.remove(_name_of_copy(version))
 
     def close(self) -> None:
         self._read.clear()
+        self._hashes.clear()
 
 
 def _name_of_copy(version: AdapterVersion) -> str:

@@ -8,7 +8,7 @@ answers waits (docs/architecture.md#when-files-change).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,12 +19,14 @@ from probes.artefacts import base_files
 from probes.artefacts.architecture import check_architecture, read_tokenizer
 from probes.artefacts.file_watch import FileListing, list_files
 from probes.artefacts.identity import NEWEST, tokenizer_files
-from probes.errors import NoMemory, Unreplayable
+from probes.artefacts.safetensors_header import DigestRow, same_tensors
+from probes.errors import NoMemory, ProbeError, Unreplayable
 from probes.model.base_memory import Room, fitting
-from probes.model.build import BaseHashes, Placement, build, read_base, read_hashes
+from probes.model.build import BaseHashes, Placement, build, hashes_with, read_base, read_hashes
 from probes.model.device_memory import card_of
 from probes.model.forward import Model
 from probes.model.free_memory import check_free, free_bytes, give_back
+from probes.residency.known_weights import Files, KnownWeights, files_of
 from probes.runner import Weights
 from probes.scoring.scoring_job import AdapterVersion
 
@@ -50,14 +52,15 @@ class ArtefactPaths:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedBase:
-    """A base that was read. hashes: of the bytes that were loaded; tokenizer: None for a folder of weights alone
+    """A base that was read. hashes, rows: of the bytes that were loaded; tokenizer: None for a folder of weights alone
 
     model: None for a golden base that is known and not in memory
     """
 
     model: Model | None
     hashes: BaseHashes
-    tokenizer: Any
+    tokenizer: Any = None
+    rows: Sequence[DigestRow] = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +84,8 @@ class Bases:
         self._sources = paths
         self._placement = placement
         self._golden_files: FilesHashed | None = None
-        self._too_large = ""  # hash of a live base for which there was no memory although it was alone
+        self._known = KnownWeights()
+        self._too_large: Files = ()  # of a live base for which there was no memory although it was alone
 
     @property
     def golden_model(self) -> Model | None:
@@ -116,19 +120,8 @@ class Bases:
         folder = base_files.resolve(place, self._sources.cache)
         check_architecture(folder)
         tokenizer = read_tokenizer(folder)
-        hashes = self._golden_hashes(folder) if self._models else None
-        model = self._same(hashes)
-        if hashes is not None and model is None:
-            self.golden = LoadedBase(None, hashes, tokenizer)  # known, whether or not it fits
-        if model is None or hashes is None:
-            give_back()
-            try:
-                placement = fitting(folder, self._placement, self._room())
-            except NoMemory as error:
-                self._note_no_room(error)
-                raise
-            model, hashes = self._built(folder, placement)
-        self.golden, self.no_room = LoadedBase(model, hashes, tokenizer), None
+        loaded = self._in_memory(folder) or self._built_golden(folder, tokenizer)
+        self.golden, self.no_room = replace(loaded, tokenizer=tokenizer), None
 
     def fetch_live(self) -> None:
         """Downloads a live base that is named by its hub id. A failure is left to the look that follows, which needs
@@ -146,21 +139,21 @@ class Bases:
         """
         folder = self._resolved_live(path)
         check_architecture(folder)
-        hashes = read_hashes(folder) if self._models else None
+        loaded = self._in_memory(folder)
         is_accepted = self.golden is None and self._sources.golden_base is None
         tokenizer = read_tokenizer(folder) if is_accepted or tokenizer_files(folder) else None
-        model = self._same(hashes)
-        if model is None or hashes is None:
+        if loaded is None:
             self.live = None
-            model, hashes = self._built_live(folder, hashes)
-        self.live = LoadedBase(model, hashes, tokenizer)
+            loaded = self._built_live(folder)
+        self.live = replace(loaded, tokenizer=tokenizer)
         if is_accepted:
             self.golden = self.live
         self._join()
 
     def close(self) -> None:
         self.golden = self.live = self._golden_files = None
-        self.no_room, self._too_large = None, ""
+        self.no_room, self._too_large = None, ()
+        self._known = KnownWeights()
 
     def tokenizer(self, weights: Weights) -> Any:
         """That base's tokenizer, else the other's. Raises Unreplayable where neither has one."""
@@ -174,13 +167,25 @@ class Bases:
     def _models(self) -> list[Model]:
         return [model for model in (self.golden_model, self.live_model) if model is not None]
 
-    def _same(self, hashes: BaseHashes | None) -> Model | None:
-        """The model in memory that was loaded from such files."""
-        return next((model for model in self._models if hashes and model.hash == hashes.base[NEWEST]), None)
+    def _in_memory(self, folder: Path) -> LoadedBase | None:
+        """The base in memory that answers as the one in this folder would; None where none does. Of files that were
+        read before nothing is read again, and of others no more than is needed to see that they differ."""
+        bases = [base for base in (self.golden, self.live) if base is not None and base.model is not None]
+        return next((same for base in bases if (same := self._as_in(folder, base)) is not None), None)
+
+    def _as_in(self, folder: Path, base: LoadedBase) -> LoadedBase | None:
+        """That base with the hashes of this folder, None where the folder holds another base."""
+        hashes, files = hashes_with(folder, base.hashes.weights, base.hashes.grid), files_of(folder)
+        if hashes.base[NEWEST] != base.hashes.base[NEWEST]:  # another config.json
+            return None
+        known = self._known.digest(files)
+        if known is None and same_tensors(folder, base.rows):
+            known = hashes.weights
+            self._known.note(folder, files, known)
+        return replace(base, hashes=hashes) if known == hashes.weights else None
 
     def _golden_hashes(self, folder: Path) -> BaseHashes:
-        """Of the golden files, which are read for it only when they have changed; from now on the golden base is known
-        by them."""
+        """Of golden files that cannot be loaded, which are read for it only when they have changed."""
         listing = list_files(folder)
         if self._golden_files is None or self._golden_files.listing != listing:
             self._golden_files = FilesHashed(listing, read_hashes(folder))
@@ -196,25 +201,46 @@ class Bases:
         give_back()
         return folder
 
-    def _built(self, folder: Path, placement: Placement) -> tuple[Model, BaseHashes]:
+    def _built(self, folder: Path, placement: Placement) -> LoadedBase:
+        files = files_of(folder)
         parts = read_base(folder, placement.dtype)
-        return build(parts, placement), parts.hashes
+        self._known.note(folder, files, parts.hashes.weights)
+        return LoadedBase(build(parts, placement), parts.hashes, rows=parts.rows)
 
-    def _built_live(self, folder: Path, hashes: BaseHashes | None) -> tuple[Model, BaseHashes]:
-        """Beside the golden base where both fit, else in its place. hashes: None where no other base is in memory"""
-        known = hashes.base[NEWEST] if hashes else ""
+    def _built_golden(self, folder: Path, tokenizer: Any) -> LoadedBase:
+        """Beside the live base, for which nothing is released. What was accepted is known by its hashes also where it
+        cannot be loaded."""
+        give_back()
+        try:
+            try:
+                placement = fitting(folder, self._placement, self._room())
+            except NoMemory as error:
+                self._note_no_room(error)
+                raise
+            return self._built(folder, placement)
+        except ProbeError as error:
+            short = error.afresh()
+        # Not in the handler: its error keeps alive what was loaded.
+        if self._models:
+            with suppress(ProbeError):
+                self.golden = LoadedBase(None, self._golden_hashes(folder), tokenizer)
+        raise short
+
+    def _built_live(self, folder: Path) -> LoadedBase:
+        """Beside the golden base where both fit, else in its place."""
+        files = files_of(folder)
         placement = self._with_room(partial(fitting, folder, self._placement))
         try:
             return self._built(folder, placement)
         except NoMemory as error:  # of a device whose memory is not counted beforehand, or that others have taken
-            if self.golden_model is None or known == self._too_large:
+            if self.golden_model is None or files == self._too_large:
                 raise
             self._release_golden(error.afresh())
         # Not in the handler: its error keeps alive what was loaded.
         try:
             return self._built(folder, placement)
         except NoMemory:
-            self._too_large = known
+            self._too_large = files
             raise
 
     def _room(self) -> Room:
@@ -250,7 +276,7 @@ class Bases:
         if self.live is None or self.golden is None or self.golden.model is not None:
             return
         if self.golden.hashes.base[NEWEST] == self.live.hashes.base[NEWEST]:
-            self.golden, self.no_room = replace(self.golden, model=self.live.model), None
+            self.golden, self.no_room = replace(self.golden, model=self.live.model, rows=self.live.rows), None
 
 
 def _would_do(within: Callable[[Room], object], room: Room) -> bool:
