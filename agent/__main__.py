@@ -361,6 +361,33 @@ def doctor(
     return examine(config, json)
 
 
+@cli.command()
+def check(
+    base: Annotated[Path, typer.Option("--base", help="Folder of the new base.")],
+    adapter: Annotated[Path, typer.Option("--adapter", help="Folder of the adapter, in PEFT's layout.")],
+    old: Annotated[
+        Path | None, typer.Option("--from", help="Folder of the base that the adapter was accepted on.")
+    ] = None,
+    engine: Annotated[
+        str, typer.Option("--engine", help="Whose rules: peft, vllm, sglang, tgi, lorax or llama_cpp.")
+    ] = "peft",
+    engine_version: Annotated[str, typer.Option("--engine-version", help="Of the engine, such as 0.32.0.")] = "",
+    engine_setting: Annotated[
+        list[str] | None,
+        typer.Option("--engine-setting", help="NAME=VALUE of the engine: max_lora_rank, lora_target_modules."),
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Check, before a base is swapped, whether an adapter will crash on the new one, be ignored, or lose its effect.
+
+    0 it fits, 1 it will lose, 2 cannot tell. Nothing of the adapter or the base is run.
+    """
+    from agent.cli.lifecycle.check import CheckOptions, check_pair
+
+    wish = CheckOptions(base, adapter, old, engine, engine_version, engine_setting or ())
+    return check_pair(wish, json)
+
+
 @cli.command("check-config")
 def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """Check the configuration: its first mistake (64), or each file that is missing or cannot be read (1)."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.artefacts.identity import ADAPTER_CONFIG, ADAPTER_WEIGHTS
-from probes.artefacts.safetensors_header import RawTensor
+from probes.artefacts.safetensors_header import RawTensor, TensorEntry
 from probes.errors import Unreplayable
 
 WANTED = f"wanted is a folder in PEFT's layout ({ADAPTER_CONFIG}, {ADAPTER_WEIGHTS})"
@@ -57,7 +57,7 @@ def check_origin(path: Path, config: Mapping[str, Any]) -> None:
         raise Unreplayable(str(path), MLX)
 
 
-def check_not_empty(path: Path, tensors: Sequence[RawTensor]) -> None:
+def check_not_empty(path: Path, tensors: Sequence[RawTensor | TensorEntry]) -> None:
     """Raises Unreplayable for tensors without elements."""
     if empty := [tensor.name for tensor in tensors if 0 in tensor.shape]:
         raise Unreplayable(str(path), f"{len(empty)} of {len(tensors)} tensors are empty, first {empty[0]}: {ZERO3}")

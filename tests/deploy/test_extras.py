@@ -19,6 +19,15 @@ from tests.test_rooms import imported
 EXTRAS = ("", "models", "embedded", "explain", "otlp", "report", "demo")
 # What cannot be imported without an extra. Every other module of the three rooms belongs to a plain installation.
 OF_MODELS = {
+    "probes.compatibility.adapter_header",
+    "probes.compatibility.base_changes",
+    "probes.compatibility.base_network",
+    "probes.compatibility.check",
+    "probes.compatibility.coordinates",
+    "probes.compatibility.loss_features",
+    "probes.compatibility.stored_tensors",
+    "probes.compatibility.structure",
+    "agent.cli.lifecycle.check",
     "probes.model.base_memory",
     "probes.model.adapter_parts.low_rank",
     "probes.model.adapter_parts.parameters",

@@ -1,0 +1,110 @@
+"""gapwatch check: before a base is swapped, will an adapter crash on the new one, be ignored, lose, or fit?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.markup import escape
+
+from agent.errors import Refused
+from agent.terminal.console import as_json, people_to_stderr, say
+from probes.compatibility.check import CANNOT_TELL, FITS, WILL_LOSE, Checked, Pair, check
+from probes.compatibility.engine_rules import EngineRules, Outcome, rules_of
+
+MARKS = {FITS: "[green]✓[/green]", WILL_LOSE: "[red]✗[/red]", CANNOT_TELL: "[yellow]?[/yellow]"}
+VERDICTS = {FITS: "fits", WILL_LOSE: "will lose", CANNOT_TELL: "cannot tell"}
+SHOWN = 12
+
+
+@dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """Options of the command. old: folder of the base that the adapter was accepted on, None without
+
+    settings: of the engine, each as NAME=VALUE
+    """
+
+    base: Path
+    adapter: Path
+    old: Path | None = None
+    engine: str = "peft"
+    version: str = ""
+    settings: Sequence[str] = ()
+
+
+def check_pair(wish: CheckOptions, json: bool) -> int:
+    """0 fits, 1 will lose, 2 cannot tell. Raises Refused for options that make no sense."""
+    if json:
+        people_to_stderr()
+    rules = rules_of(wish.engine)
+    pair = Pair(wish.base, wish.adapter, wish.old, wish.version, _settings(wish.settings, rules))
+    for place in filter(None, (wish.base, wish.adapter, wish.old)):
+        if not place.exists():
+            raise Refused(str(place), "no such file or folder", "the folder of a base, or of an adapter")
+    checked = check(pair, rules)
+    if json:
+        as_json(_facts(wish, checked))
+    else:
+        _print(wish, checked)
+    return checked.verdict
+
+
+def _settings(written: Sequence[str], rules: EngineRules) -> dict[str, str]:
+    given = {}
+    for pair in written:
+        name, is_pair, value = pair.partition("=")
+        name = name.strip().lstrip("-").replace("-", "_")
+        if not is_pair or name not in rules.settings:
+            wanted = f"NAME=VALUE with NAME one of: {', '.join(rules.settings) or 'none for this engine'}"
+            raise Refused("--engine-setting", repr(pair), wanted)
+        if rules.max_rank and name == rules.max_rank.setting and not value.strip().isdigit():
+            raise Refused("--engine-setting", repr(pair), f"{name}= and a whole number")
+        given[name] = value.strip()
+    return given
+
+
+def _facts(wish: CheckOptions, checked: Checked) -> dict[str, Any]:
+    """For programs; its keys stay."""
+    by_header, changes = checked.structure, checked.changes
+    return {
+        "verdict": VERDICTS[checked.verdict].replace(" ", "_"),
+        "exit_code": checked.verdict,
+        "why": checked.words,
+        "engine": wish.engine,
+        "structure": str(by_header.outcome),
+        "reasons": [{"outcome": str(outcome), "reason": reason} for outcome, reason in by_header.reasons],
+        "modules": [asdict(part) for part in by_header.modules],
+        "base_changes": None
+        if changes is None
+        else {
+            "summary": changes.lines(),
+            "coordinates": str(changes.coordinates),
+            "tensors": [
+                {"name": t.name, "family": t.family, "change": t.change, "read": t.read, "written": t.written}
+                for t in changes.changed
+            ],
+            "gone": changes.gone,
+            "added": changes.added,
+            "config": changes.fields,
+            "files": changes.files,
+        },
+        "notes": checked.notes,
+    }
+
+
+def _print(wish: CheckOptions, checked: Checked) -> None:
+    verdict, by_header = checked.verdict, checked.structure
+    say(f"{MARKS[verdict]} [bold]{VERDICTS[verdict]}[/bold]: {escape(checked.words)}")
+    fitting = sum(part.outcome is Outcome.FITS for part in by_header.modules)
+    structure = str(by_header.outcome).replace("_", " ")
+    say(f"by its structure on {wish.engine}: {structure}; {fitting} of {len(by_header.modules)} parts fit")
+    for outcome, reason in by_header.reasons[:SHOWN]:
+        say(f"  {str(outcome).replace('_', ' ')}: {escape(reason)}")
+    if checked.changes is not None:
+        say("what moved in the base:")
+        for line in checked.changes.lines():
+            say(f"  {escape(line)}")
+    for note in checked.notes:
+        say(f"[yellow]![/yellow] {escape(note)}")

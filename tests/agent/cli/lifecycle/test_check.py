@@ -1,0 +1,58 @@
+"""gapwatch check: its exit codes, its words and its JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from agent.cli.lifecycle.check import CheckOptions, check_pair
+from agent.errors import Refused
+from tests.probes.compatibility.releases import noisy, permuted
+from tests.probes.tiny import tiny_adapter, tiny_base
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    return tiny_base(tmp_path / "base", tied=False)
+
+
+def test_a_base_in_other_coordinates_will_lose_the_adapter(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wish = CheckOptions(permuted(base, tmp_path / "new"), tiny_adapter(tmp_path / "a", base), base)
+    assert check_pair(wish, json=False) == 1
+    printed = capsys.readouterr().out
+    assert "✗ will lose: it fits by every shape and will be lost" in printed
+    assert "by its structure on peft: fits; 6 of 6 parts fit" in printed
+    assert "weights: 16 of 21 tensors changed: the same base with its hidden units permuted" in printed
+
+
+def test_json_holds_each_module_and_the_exit_code(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = tiny_adapter(tmp_path / "a", base)
+    wish = CheckOptions(
+        noisy(base, tmp_path / "new", 0.1), adapter, base, "vllm", "0.32.0", ("lora-target-modules=o_proj",)
+    )
+    assert check_pair(wish, json=True) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["verdict"], answer["exit_code"], answer["structure"]) == ("will_lose", 1, "ignored")
+    assert {part["outcome"] for part in answer["modules"]} == {"ignored"}
+    assert answer["base_changes"] is None and answer["notes"] == []
+    assert check_pair(CheckOptions(wish.base, adapter, base, "vllm"), json=True) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verdict"] == "cannot_tell" and len(answer["base_changes"]["tensors"]) == 16
+    assert "the engine's version is not given" in answer["notes"][0]
+
+
+@pytest.mark.parametrize("setting", ["max_lora_rank", "max_lora_rank=high", "max_loras=3"])
+def test_settings_that_no_rule_reads_are_refused(base: Path, tmp_path: Path, setting: str) -> None:
+    with pytest.raises(Refused, match="engine-setting"):
+        check_pair(CheckOptions(base, base, None, "vllm", "", (setting,)), json=False)
+
+
+def test_a_folder_that_is_not_there_is_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="no such file or folder"):
+        check_pair(CheckOptions(base, tmp_path / "none"), json=False)
