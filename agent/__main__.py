@@ -454,6 +454,16 @@ def runbook(
     return print_runbook(cause, config)
 
 
+@cli.command()
+def glossary(
+    word: Annotated[str | None, typer.Argument(help="As a page or a table has it; without one, list all.")] = None,
+) -> int:
+    """Print what a word of pages, tables and metrics means."""
+    from agent.cli.shipped import print_glossary
+
+    return print_glossary(word)
+
+
 @cli.command("sample-config")
 def sample_config() -> int:
     """Print a configuration with every setting and its meaning, to start from."""

@@ -1,7 +1,8 @@
-"""Finds the files that are shipped beside the code: on-call questions, migrations, runbooks, the sample configuration.
+"""Finds the files that are shipped beside the code: on-call questions, migrations, runbooks, the glossary, the sample
+configuration.
 
-They are edited in dashboards/ and deploy/, and linked under agent/data, so that a checkout, an editable installation
-and a wheel (which holds copies) find them under one name.
+They are edited in dashboards/, deploy/ and docs/, and linked under agent/data, so that a checkout, an editable
+installation and a wheel (which holds copies) find them under one name.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ _DATA = files("agent") / "data"
 QUERIES = _DATA / "queries"
 MIGRATIONS = _DATA / "migrations"
 RUNBOOKS = _DATA / "runbooks"
+GLOSSARY = _DATA / "glossary.md"
 SAMPLE = _DATA / "gapwatch.yaml"
 # What benchmarks/runbooks.py writes of each begins with this.
 REPRODUCED = "<!-- reproduced -->"
+# A link without an address that a terminal could open.
+_LINK = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 _SECTION = re.compile(r"^\*\*([^*]+)\*\*", re.MULTILINE)
 
 
@@ -26,6 +30,13 @@ def texts(folder: Traversable, suffix: str) -> dict[str, Traversable]:
     """File name without its suffix -> file, of all files with that suffix, by name."""
     files_by_name = {file.name.removesuffix(suffix): file for file in folder.iterdir() if file.name.endswith(suffix)}
     return dict(sorted(files_by_name.items()))
+
+
+def glossary() -> dict[str, str]:
+    """Word -> what it means, of the words that the glossary explains; links are left out."""
+    page = GLOSSARY.read_text(encoding="utf-8").partition("## Words")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ", 1) for line in page.splitlines() if line.startswith("| ")]
+    return {word: _LINK.sub(r"\1", meaning) for word, meaning in (row for row in rows[1:] if len(row) == 2)}
 
 
 def runbook(name: str) -> str:

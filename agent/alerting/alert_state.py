@@ -98,6 +98,7 @@ class AlertState:
     cannot_tell_at: when it was reported, within a day before the latest such notice, that the subject cannot be judged
     tolerated_change: is the latest word on a change within tolerance that there is one?
     cause_refined: was that cause told as one that replayed faults gave the open incident?
+    former_cause: of the incident before, where it was ended from here
     """
 
     incident: Reported = Reported()
@@ -109,6 +110,7 @@ class AlertState:
     cannot_tell_at: tuple[float, ...] = ()
     tolerated_change: bool = False
     cause_refined: bool = False
+    former_cause: str = Cause.NONE.value
 
     def silent_rounds_needed(self, at: float) -> int:
         """Rounds in a row without a measurement after which somebody is told at that time: three, doubled with each
@@ -132,7 +134,8 @@ class AlertState:
                 return replace(self, incident=self.incident.sent(now), cause=verdict.cause.value, cause_refined=refined)
             case NoticeReason.NO_LONGER_JUDGED:
                 return replace(self, incident=replace(self.incident.sent(now), not_judged=True))
-        return replace(self, incident=Reported(at=now), cause=Cause.NONE.value, cause_refined=False)
+        over = Reported(at=now)
+        return replace(self, incident=over, cause=Cause.NONE.value, cause_refined=False, former_cause=self.cause)
 
     def adopted(self, pod: str) -> AlertState:
         """As this pod goes on from it, where it was that of a pod that is gone."""
@@ -152,6 +155,7 @@ class AlertState:
             "cannot_tell_at": self.cannot_tell_at,
             "tolerated_change": self.tolerated_change,
             "cause_refined": self.cause_refined,
+            "former_cause": self.former_cause,
         }
 
     @classmethod
@@ -174,6 +178,7 @@ class AlertState:
             cannot_tell_at=tuple(stored.get("cannot_tell_at", ())),
             tolerated_change=stored.get("tolerated_change", False),
             cause_refined=stored.get("cause_refined", False),
+            former_cause=stored.get("former_cause", Cause.NONE.value),
         )
 
 

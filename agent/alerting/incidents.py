@@ -19,7 +19,7 @@ from agent.alerting.alert_state import AlertState, Reported, States
 from agent.alerting.changes import NOTHING_OLD, OldGoldens, step_changes
 from agent.alerting.fleet import ALONE, Fleet, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, state_key, to_notice
-from agent.alerting.notice_text import VAGUE, headline
+from agent.alerting.notice_text import SENT_BECAUSE, VAGUE, headline, reopened_words
 from agent.records import Notice, NoticeReason
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 
@@ -239,6 +239,8 @@ def _notice(look: _Look, reason: NoticeReason, state: AlertState) -> Notice:
     if reason is NoticeReason.NO_LONGER_JUDGED:  # by itself it names none: the incident stays that of its cause
         verdict = replace(verdict, cause=Cause(state.cause))
     notice = to_notice(verdict, reason, look.cluster, look.now)
+    if reason is NoticeReason.DEGRADED and (words := reopened_words(state, look.now)):
+        return replace(notice, details={**notice.details, SENT_BECAUSE: words})
     if state.former_key and reason is NoticeReason.CAN_TELL_AGAIN:
         subject = look.verdict.subject_kind, look.verdict.subject
         return replace(notice, dedup_key=dedup_key(look.cluster, *subject))

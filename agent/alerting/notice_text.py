@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from shlex import quote
 from typing import Any
 
+from agent.alerting.alert_state import AlertState
 from agent.alerting.page_words import explained, short_and_rest
 from agent.records import NoticeReason
 from detectors import on_call_text as text
 from detectors.name_list import first_names
 from detectors.records import Cause, Evidence, Identity, Interval, Onset, ShareOf, Status, SubjectKind, Verdict
+from detectors.verdicts.incident import REOPENED_WITHIN_S
 
 # Causes that tell a reader nothing about where to look.
 VAGUE = (Cause.NONE, Cause.UNKNOWN)
@@ -35,7 +37,7 @@ SHARES_OF = {
 # Notices that tell a reader of something for the first time.
 OPENING = (NoticeReason.DEGRADED, NoticeReason.CAUSE_SHARPER, NoticeReason.CANNOT_TELL, NoticeReason.NO_LONGER_JUDGED)
 # Names of details that others read too.
-FIRST_ACTION, ROLL_BACK = "first action", "roll back"
+FIRST_ACTION, ROLL_BACK, SENT_BECAUSE = "first action", "roll back", "sent because"
 # A reader takes a retention from here on for all of the effect.
 KEPT = 0.9
 LEAST_PERCENT = 1.0
@@ -50,8 +52,15 @@ def headline(verdict: Verdict, reason: NoticeReason, why: str = "") -> str:
 
 
 def _affected(members: Sequence[str]) -> str:
-    template = text.AFFECTED_ONE if len(members) == 1 else text.AFFECTED
-    return template.format(n=len(members), names=first_names(members)) if members else ""
+    return text.AFFECTED.format(names=first_names(members)) if members else ""
+
+
+def _headline_subject(verdict: Verdict) -> str:
+    """Of a base's incident its adapters: what is wrong is wrong with them."""
+    if verdict.subject_kind is not SubjectKind.BASE or not verdict.members:
+        return subject_words(verdict)
+    template = text.ADAPTER_OF if len(verdict.members) == 1 else text.ADAPTERS_OF
+    return template.format(n=len(verdict.members), name=verdict.subject)
 
 
 def _template(identity: Identity, reason: NoticeReason) -> str:
@@ -69,7 +78,7 @@ def _values(verdict: Verdict) -> dict[str, Any]:
     """What the headlines may use."""
     identity, members = verdict.identity, verdict.members
     return {
-        "subject": subject_words(verdict),
+        "subject": _headline_subject(verdict),
         "base": verdict.base,
         "covered_by": verdict.covered_by,
         "cause": text.CAUSE_UNKNOWN if verdict.cause in VAGUE else _words(verdict.cause.value),
@@ -145,8 +154,8 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "reopened": text.REOPENED.format(n=verdict.reopenings) if verdict.reopenings else "",
         "retention": _measured_retention(verdict),
         "retention over rounds": _over_rounds(verdict.retention_over_rounds),
-        "verdict": f"{verdict.status.value} ({verdict.reason.value}), round {verdict.round}",
-        "sent because": text.SENT_BECAUSE[reason.value],
+        "verdict": f"{verdict.status.value} ({verdict.reason.value})",
+        SENT_BECAUSE: text.SENT_BECAUSE[reason.value],
         "strength": _number(verdict.scale, "of the accepted LoRA scale"),
         "distortion": _number(verdict.distortion, "of the adapter's energy"),
         "base shift": _number(verdict.base_shift, "of the adapter's energy"),
@@ -162,6 +171,16 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         lines["words"] = "; ".join([*used, text.TERMS_MORE])
     hashes = {f"hash {name}": value for name, value in _hashes(verdict).items()}
     return {name: line for name, line in (lines | hashes | _questions(verdict, cluster)).items() if line}
+
+
+def reopened_words(state: AlertState, now: float) -> str:
+    """Why a page is sent of a subject whose incident before ended within a day; "" where there was none."""
+    ended = state.incident.at
+    if state.incident.is_open or not 0.0 < now - ended <= REOPENED_WITHIN_S or not ended:
+        return ""
+    known = state.former_cause != Cause.NONE.value
+    was = text.REOPENED_WAS.format(cause=_words(state.former_cause)) if known else ""
+    return text.REOPENED_AFTER.format(ended=f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M:%S}", was=was)
 
 
 def with_roll_back(lines: Mapping[str, str], how: str) -> dict[str, str]:
@@ -199,10 +218,9 @@ def _in_sql(name: str) -> str:
 
 def _hashes(verdict: Verdict) -> dict[str, str]:
     identity = verdict.identity
-    pairs = {
-        "base": (identity.golden_base, identity.live_base),
-        "adapter": (identity.golden_adapter, identity.live_adapter),
-    }
+    pairs = {"base": (identity.golden_base, identity.live_base)}
+    if verdict.subject_kind is SubjectKind.ADAPTER:  # a base has several, and this would be the hash of one of them
+        pairs["adapter"] = identity.golden_adapter, identity.live_adapter
     if identity.tokenizer_moved:
         pairs["tokenizer"] = identity.golden_tokenizer, identity.live_tokenizer
     if identity.template_moved:
@@ -219,7 +237,7 @@ def _quantisation(identity: Identity) -> str:
 
 
 def _evidence(log_e: float, threshold: float, detector: str) -> str:
-    return f"{log_e:.1f} nats of {threshold:.1f} needed ({detector})"
+    return f"{log_e:.1f} nats; a page needs {threshold:.1f} ({detector})"
 
 
 def onset_words(onset: Onset) -> str:
@@ -234,6 +252,9 @@ def onset_words(onset: Onset) -> str:
 def _onset(onset: Onset) -> str:
     """With what the rounds alone say, where the interval is by evidence: two ranges that differ need a reason."""
     words = onset_words(onset)
+    if onset.latest is None and onset.after is not None:
+        after, by = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}" for at in (onset.after, onset.by))
+        return text.ONSET_EXACT.format(onset=words, after=after, by=by.removeprefix(after[:11]))
     if onset.latest is None:
         return words
     return text.ONSET_ROUNDS.format(onset=words, between=_between(onset.after, onset.by))

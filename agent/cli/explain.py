@@ -33,6 +33,7 @@ from agent.terminal.console import as_json, column_chart, console, counted, numb
 from detectors.name_list import first_names
 from detectors.on_call_text import TERMS_MORE
 from detectors.records import Cause, Status, SubjectKind
+from detectors.verdicts.incident import BY_RESPONSES
 
 CANNOT_TELL = 2
 # Seconds that PagerDuty has to say who works on an incident.
@@ -58,6 +59,11 @@ PARTS = {
 }
 NO_USERS = "of users nothing is stored: whose requests these were is the gateway's to say, by adapter, pod and time"
 NOT_COUNTED = "no request was counted since: none came, or no topic is read in which they are"
+NO_FLIPS = "no text was compared in this incident; the latest changed ones are of {at}, of an incident before"
+# Seconds without a new response, or request, after which that is said.
+QUIET_S = 120.0
+# As a page's detail ``reopened`` begins (on_call_text.py::REOPENED).
+REOPENINGS = re.compile(r"(\d+) in a row")
 Row = dict[str, Any]
 RowsOf = Callable[[str, Mapping[str, str]], list[Row]]
 
@@ -72,6 +78,8 @@ class Story:
     watched: of the same name, of an incident that ended
     answered: who works on it, by PagerDuty, "" where that is not known
     links: of its notices, by what they lead to
+    judged, responses: of an open incident, its row of ``degraded`` and those of ``responses``, newest first
+    former: the incident of the same subject before it, a row of ``incidents``; asked_at: seconds since the epoch
     """
 
     incident: Row
@@ -85,6 +93,10 @@ class Story:
     watched: Sequence[Row] = ()
     answered: str = ""
     links: Mapping[str, str] = field(default_factory=dict)
+    judged: Row = field(default_factory=dict)
+    responses: Sequence[Row] = ()
+    former: Row = field(default_factory=dict)
+    asked_at: float = math.inf
 
 
 def explain(path: Path, incident: str, json: bool) -> int:
@@ -117,12 +129,35 @@ def story_of(ask_one: Ask, wanted: str, cluster: str, now: float) -> Story | Non
         columns, rows = ask_one(name, params)
         return [dict(zip(columns, row, strict=True)) for row in rows]
 
-    incident = _incident(rows_of, wanted, cluster)
-    return None if incident is None else _story(rows_of, incident, now)
-
-
-def _incident(rows_of: RowsOf, wanted: str, cluster: str) -> Row | None:
     rows = rows_of("incidents", {"cluster": cluster, "days": str(YEARS_D)})  # open ones first, then the latest
+    incident = _incident(rows, wanted)
+    if incident is None:
+        return None
+    story = replace(_story(rows_of, incident, now), former=_former(rows, incident), asked_at=now)
+    return story if incident["ended_at"] is not None else _with_latest(story, rows_of)
+
+
+def _with_latest(story: Story, rows_of: RowsOf) -> Story:
+    """With when the subject was judged last, and the responses that were sampled of it."""
+    incident = story.incident
+    names = ("subject_kind", "subject")
+    judged = [
+        row
+        for row in rows_of("degraded", {"cluster": str(incident["cluster"])})
+        if all(row[name] == incident[name] for name in names)
+    ]
+    responses = rows_of("responses", {"subject": str(incident["subject"])})
+    return replace(story, judged=judged[0] if judged else {}, responses=responses)
+
+
+def _former(rows: Sequence[Row], incident: Row) -> Row:
+    """The latest incident under the same key that ended before this one opened, {} where there is none."""
+    opened = _at(incident["opened_at"])
+    of_it = [row for row in rows if row["dedup_key"] == incident["dedup_key"] and _at(row["opened_at"]) < opened]
+    return max(of_it, key=lambda row: _at(row["opened_at"]), default={})
+
+
+def _incident(rows: Sequence[Row], wanted: str) -> Row | None:
     if not wanted:
         return rows[0] if rows else None
     name, at = _name_and_time(wanted)
@@ -218,8 +253,8 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     """Title -> lines, in the order of the questions at three in the morning; parts without a line are left out."""
     details, steps, is_open = dict(story.page["details"]), story.steps, story.incident["ended_at"] is None
     parts = {
-        "what": [*_what(details), _answered_by(details), _notices_of(story.incident), story.answered],
-        "since": _since(story),
+        "what": [*_what(details), _answered_by(details), _notices_of(story), story.answered],
+        "since": [*_since(story), *_waiting(story)],
         "evidence": _course(story),
         "changed": _changed(story),
         "touches": _touched(story),
@@ -227,7 +262,9 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "do": [*clauses(details.get(FIRST_ACTION, "")), *_roll_back(story), steps.get("Then", "")],
         "check": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": [steps.get("Undo", "")],
-        "over when": [_healthy_by(story.incident, details), steps.get("Recovered when", "")] if is_open else [],
+        "over when": [_healthy_by(story.incident, details), *_rounds_to_end(details), steps.get("Recovered when", "")]
+        if is_open
+        else [],
         "compare": [_report(story.incident)],
         "watch": _watch(story),
         "see": [f"{text}: {address}" for text, address in story.links.items()],
@@ -248,7 +285,8 @@ def _head(story: Story, now: float) -> str:
     incident = story.incident
     begin, end = _at(incident["opened_at"]), incident["ended_at"]
     lasted = _lasting((now if end is None else _at(end)) - begin)
-    judged = f", judged {_lasting(now - _at(story.course[-1]['at']))} ago" if story.course else ""
+    last = story.judged.get("last_judged")
+    judged = f", last judged {_second(last)} ({_lasting(now - _at(last))} ago)" if last else ""
     is_open = f"[red]OPEN[/red] for {lasted}{judged}"
     state = is_open if end is None else f"[green]ended[/green] {_time(end)}, lasted {lasted}"
     return f"{state}  {escape(str(incident['dedup_key']))}"
@@ -259,8 +297,11 @@ def _answered_by(details: Mapping[str, str]) -> str:
     return f"canaries answered by {engine}" if engine else ""
 
 
-def _notices_of(incident: Row) -> str:
-    again = ", reopened within a day of the one before" if incident["reopened"] else ""
+def _notices_of(story: Story) -> str:
+    incident, former = story.incident, story.former
+    ended = f", which ended {_second(former['ended_at'])}" if former.get("ended_at") else ""
+    was = f" ({_words(former['cause'])})" if ended else ""
+    again = f", reopened within a day of the one before{ended}{was}" if incident["reopened"] else ""
     urgency = f"; {incident['severity']}" if incident["severity"] else ""  # of rows before the column nothing is known
     owner = f", owner {incident['owner']}" if incident["owner"] else ""
     sent = f"{counted(int(incident['notices']), 'notice')} by {', '.join(map(str, incident['pods']))}"
@@ -295,10 +336,26 @@ def _answered(pagerduty: PagerDuty, dedup_key: str) -> str:
 
 def _since(story: Story) -> list[str]:
     onset, since = clauses(dict(story.page["details"]).get("onset", "")), story.since
-    lines = [*onset[:1], f"first page {_time(story.incident['opened_at'])}"]
+    exact = [f"after {_second(since['onset_after'])}"] if since.get("onset_after") else []
+    exact += [f"by {_second(since['onset_by'])}"] if since.get("onset_by") else []
+    began = [", ".join(exact)] if exact and not since.get("onset_latest") else onset[:1]
+    lines = [*began, f"first page {_second(story.incident['opened_at'])}"]
     if since.get("last_healthy"):
-        lines.append(f"last healthy {_time(since['last_healthy'])}, round {since['healthy_round']}")
+        lines.append(f"last judged healthy {_second(since['last_healthy'])}")
     return ["; ".join(line for line in lines if line)]
+
+
+def _waiting(story: Story) -> list[str]:
+    """That an incident of responses cannot end, or be seen to be over, while none comes."""
+    if not story.responses:
+        return []
+    latest = _at(story.responses[0]["at"])
+    if story.asked_at - latest < QUIET_S or not math.isfinite(story.asked_at):
+        return []
+    return [
+        f"no response was sampled after {_second(story.responses[0]['at'])}: until new ones come, none shows "
+        "whether the fault is mended"
+    ]
 
 
 def _course(story: Story) -> list[str]:
@@ -323,6 +380,8 @@ def _changed(story: Story) -> list[str]:
     for row in story.changes:
         parts = [_moved(story, row, part, *names) for part, names in PARTS.items() if part in row["changed"]]
         facts = [str(fact) for fact in row["facts"] if fact not in row["facts_before"]]
+        if not parts and not facts and _is_otherwise(row):
+            continue
         line = f"{_time(row['at'])} {row['pod']}: {'; '.join([*parts, *facts]) or 'what was noticed before is over'}"
         together.setdefault(line, []).append(str(row["adapter"]))
     if together:
@@ -335,8 +394,15 @@ def _changed(story: Story) -> list[str]:
     return ["no file within half an hour before: look at the serving engine" if story.since else ""]
 
 
+def _is_otherwise(row: Row) -> bool:
+    """Is a file in place that is not the accepted one? Then nothing is over because a round says less of it."""
+    pairs = [(row.get(f"accepted_{part}"), row[f"live_{part}"]) for part in ("base", "adapter")]
+    return any(accepted and live and accepted != live for accepted, live in pairs)
+
+
 def _moved(story: Story, row: Row, part: str, before: str, after: str) -> str:
-    accepted = dict(story.page["details"]).get(f"hash {part}", "") == f"{row[after]} as accepted"
+    said = dict(story.page["details"]).get(f"hash {part}", "") == f"{row[after]} as accepted"
+    accepted = said or (bool(row[after]) and row.get(f"accepted_{part}") == row[after])
     return f"{part} {_short(row[before])} → {_short(row[after])}{' as accepted' if accepted else ''}"
 
 
@@ -348,10 +414,16 @@ def _touched(story: Story) -> list[str]:
         f"{row['adapter']} on {row['pod'] or 'a pod without a name'} {row['requests']:,}" for row in story.requests
     ]
     more = f", and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
-    began, last = _at(story.requests[0]["onset"]), max(_at(row["last_minute"]) for row in story.requests)
-    rate = f", about {total / max(1.0, (last - began) / 60 + 1):,.0f} a minute"
+    began, last = _at(story.requests[0]["onset"]) // 60 * 60, max(_at(row["last_minute"]) for row in story.requests)
+    minutes = round((last - began) / 60) + 1
+    counted_in = (
+        f"in {counted(minutes, 'whole minute')}, the onset's own included, about {total / minutes:,.0f} a minute"
+    )
+    quiet = story.incident["ended_at"] is None and QUIET_S + 60.0 <= story.asked_at - last < math.inf
+    nothing = f"; nothing was counted since {_time(_in_utc(last + 60.0))}" if quiet else ""
     return [
-        f"{total:,} requests since {_time(story.requests[0]['onset'])}{rate}: {', '.join(parts[:SHOWN])}{more}",
+        f"{total:,} requests since {_time(story.requests[0]['onset'])} {counted_in}: "
+        f"{', '.join(parts[:SHOWN])}{more}{nothing}",
         NO_USERS,
     ]
 
@@ -362,7 +434,8 @@ def _flipped(story: Story) -> list[str]:
     last = math.inf if ended is None else _at(ended)
     flips = [row for row in story.flips if opened - FLIPPED_BEFORE_S <= _at(row["at"]) <= last]
     if not flips:
-        return []
+        former = [_at(row["at"]) for row in story.flips if _at(row["at"]) < opened - FLIPPED_BEFORE_S]
+        return [NO_FLIPS.format(at=_second(_in_utc(max(former))))] if former else []
     lost = sum(row["task"] == "lost" for row in flips)
     worst = min(flips, key=lambda row: _number(row["retention"]))
     return [
@@ -404,6 +477,12 @@ def _healthy_by(incident: Row, details: Mapping[str, str]) -> str:
     return f"{probe} ends with exit code 0: one round, now, which pages nobody (1: degraded, 2: cannot tell)"
 
 
+def _rounds_to_end(details: Mapping[str, str]) -> list[str]:
+    """How many good rounds in a row end it, where it was reopened: the number that the runbook leaves open."""
+    n = REOPENINGS.match(details.get("reopened", ""))
+    return [f"good rounds in a row that end it now: {BY_RESPONSES.needed(int(n[1]))}"] if n else []
+
+
 def _watch(story: Story) -> list[str]:
     """What its end means: how small a loss would be noticed now."""
     lines = [f"{row['adapter']} {_loss(row)}" for row in story.watched]
@@ -438,6 +517,18 @@ def _at(value: Any) -> float:
 
 def _time(value: Any) -> str:
     return f"{datetime.fromtimestamp(_at(value), UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _second(value: Any) -> str:
+    return f"{datetime.fromtimestamp(_at(value), UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _in_utc(at: float) -> datetime:
+    return datetime.fromtimestamp(at, UTC)
+
+
+def _words(name: object) -> str:
+    return str(name).replace("_", " ")
 
 
 def _lasting(seconds: float) -> str:

@@ -18,7 +18,9 @@ from agent.clock import Clock
 from agent.config import Config, load, moment
 from agent.errors import Refused, Retryable
 from agent.store import client as store
-from agent.terminal.console import as_csv, as_json, console, rows_table
+from agent.terminal.console import WIDE, as_csv, as_json, console, rows_table
+from agent.terminal.narrow_tables import WIDEST as NARROWED
+from agent.terminal.narrow_tables import narrowed
 
 Answered = tuple[list[str], list[Sequence[Any]]]
 """Columns and rows."""
@@ -29,7 +31,14 @@ SPANS = {"hours": 3600.0, "days": 86_400.0}
 
 
 # Questions to which no row is a good answer -> what that means.
-EMPTY = {"degraded": "no rows: all is healthy; how small a change that excludes, by adapter: gapwatch query watched"}
+EMPTY = {
+    "degraded": "no rows: all is healthy; how small a change that excludes, by adapter: gapwatch query watched",
+    "files": "no rows: no engine has answered canaries in that time, so there is nothing to put the files beside; "
+    "replays of the files themselves: gapwatch query rounds, answered_by files",
+    "flipped": "no rows: texts are compared once canaries alarm; an incident of responses alone has none",
+    "responses": "no rows: no response was sampled in that time, or none of this subject",
+    "identity": "no rows: no file changed within half an hour before an onset",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +67,9 @@ def answer(path: Path, name: str | None, wish: QueryOptions, json: bool) -> int:
     elif wish.csv:
         as_csv(columns, rows)
     else:
-        console.print(rows_table(columns, rows, title=store.query_names()[name]))
+        shown, lines = narrowed(name, columns, rows)
+        console.print(rows_table(*shown, title=store.query_names()[name], wide=NARROWED if lines else WIDE))
+        console.print(*lines, sep="\n", end="\n" if lines else "", highlight=False, markup=False)
         if not rows:
             console.print(EMPTY.get(name, "no rows"))
     return 0

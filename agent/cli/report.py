@@ -17,7 +17,7 @@ from agent.cli.query import Ask, asking
 from agent.clock import Clock
 from agent.config import Config, load, moment
 from agent.errors import Refused
-from agent.report.contents import COMPARED, Rows, contents_of, number_of
+from agent.report.contents import COMPARED, LEAST, Rows, contents_of, number_of
 from agent.report.evidently_report import compared, described
 from agent.report.page import Course, Report, differences, rendered
 from agent.report.plots import shown_span
@@ -183,7 +183,16 @@ def _made(store: _Store, chosen: _Chosen) -> Report:
         _course(store, chosen),
         _story(chosen.story),
         utc(store.now()),
+        _others(chosen),
     )
+
+
+def _others(chosen: _Chosen) -> tuple[str, ...]:
+    """The adapters that a base's incident is of, the reported one first; () where it is of one."""
+    names = dict(chosen.story.page["details"]).get("adapters", "") if chosen.story else ""
+    members = [name for name in names.split(", ") if name]
+    rest = [name for name in members if name != chosen.adapter]
+    return (chosen.adapter, *rest) if len(members) > 1 and rest else ()
 
 
 def _rows(store: _Store, adapter: str, spans: Sequence[Span]) -> Rows:
@@ -238,18 +247,27 @@ def _show(made: Report, out: Path, json: bool) -> None:
     words = f"{made.adapter}: {lasting(healthy)} healthy against {lasting(incident)} of the incident"
     console.print(words, markup=False)
     differing = [row for row in rows if row.differs]
-    say(_differing_in_words(len(differing), len(rows)))
+    if made.of_several:
+        say(f"the incident is of {len(made.of_several)} adapters; of another one: --adapter {made.of_several[1]}")
+    say(_differing_in_words(len(differing), len(rows)) if rows else _too_little(made))
     for row in differing:
         console.print(f"  {row.title}: {row.healthy} -> {row.incident}, p {row.p_value}", markup=False)
     for line in made.contents.lacking:
         console.print(f"not in the store: {line}", markup=False)
-    say(f"written: {out}")
+    say(f"written: {out.resolve()}")
+
+
+def _too_little(made: Report) -> str:
+    """What there is of the incident, so that a reader knows whether to wait for more."""
+    there = ", ".join(f"{what} {after}" for what, (_, after) in made.contents.counts.items())
+    return (
+        f"nothing to compare: too little of the incident is stored so far, since {utc(made.windows.incident.begin)} "
+        f"({there}; {LEAST} of a kind are needed): try again later, or give other times with --healthy and --incident"
+    )
 
 
 def _differing_in_words(differing: int, compared: int) -> str:
-    """Of how many figures, and what it means that none does: it clears nobody."""
-    if not compared:
-        return "nothing to compare: the store has no figure of both times"
+    """Of how many figures, more than none, and what it means that none does: it clears nobody."""
     of_all = f"of {compared} figures of canaries and requests"
     if differing:
         return f"{differing} {of_all} are distributed otherwise in the incident than in the healthy time:"

@@ -1,4 +1,4 @@
-"""gapwatch runbook, gapwatch sample-config: print files that are shipped beside the code."""
+"""gapwatch runbook, gapwatch glossary, gapwatch sample-config: print files that are shipped beside the code."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from agent.alerting.policy import Rule
 from agent.config import load
 from agent.errors import Refused
-from agent.shipped import RUNBOOKS, SAMPLE, runbook, texts
+from agent.shipped import RUNBOOKS, SAMPLE, glossary, runbook, texts
 
 
 def print_runbook(cause: str | None, path: Path) -> int:
@@ -21,6 +21,21 @@ def print_runbook(cause: str | None, path: Path) -> int:
     sys.stdout.write(text)
     if cause:
         sys.stdout.writelines(f"\n**How your team rolls back.** {way}\n" for way in _ways_back(cause, path))
+    return 0
+
+
+def print_glossary(word: str | None) -> int:
+    """What a word means, by its name or a part of it; without one all words. Raises Refused for an unknown one."""
+    words = glossary()
+    if not word:
+        sys.stdout.write("".join(f"{name}\n" for name in words))
+        return 0
+    wanted = word.casefold()
+    exact = [name for name in words if name.casefold() == wanted]
+    matching = exact or [name for name in words if wanted in name.casefold()]
+    if not matching:
+        raise Refused("glossary", repr(word), "a word that gapwatch glossary lists")
+    sys.stdout.write("".join(f"{name}: {words[name]}\n" for name in matching))
     return 0
 
 

@@ -237,4 +237,5 @@ def _lacking(healthy: Rows, incident: Rows) -> Iterable[str]:
     """Why a part of the report is missing, and what would have it."""
     for what, (before, after) in _counts(healthy, incident).items():
         if min(before, after) < LEAST:
-            yield f"{what}: {before} in the healthy window, {after} in the incident: not compared. {KEPT[what]}"
+            name = "sampled requests" if what == REQUESTS else what  # all are counted, and few are sampled
+            yield f"{name}: {before} in the healthy window, {after} in the incident: not compared. {KEPT[what]}"

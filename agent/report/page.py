@@ -39,6 +39,7 @@ class Report:
     """All that is on the page. title: what is reported; story: of the incident, title -> lines, {} where none was named
 
     drift: None where nothing could be compared; made: when, in words
+    of_several: the adapters of a base's incident, this one first, () where it is of one
     """
 
     title: str
@@ -49,6 +50,7 @@ class Report:
     course: Course
     story: Mapping[str, Sequence[str]]
     made: str
+    of_several: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

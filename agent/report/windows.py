@@ -133,7 +133,7 @@ def utc(at: float) -> str:
 def lasting(length_s: float) -> str:
     """``40 s``, ``12 min``, ``3.5 h``, ``4.0 d``."""
     if length_s < 120:
-        return f"{math.ceil(length_s)} s"
+        return f"{max(1, round(length_s))} s"
     minutes = length_s / 60
     return (
         f"{minutes:.0f} min"

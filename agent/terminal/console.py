@@ -129,10 +129,10 @@ def verdict_table(verdicts: Iterable[Verdict], title: str = "", sees: Mapping[st
     return table
 
 
-def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "") -> Table:
-    """Columns and rows from the store; with many columns, each row as a block of name and value."""
+def rows_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], title: str = "", wide: int = WIDE) -> Table:
+    """Columns and rows from the store; with more columns than ``wide``, each row as a block of name and value."""
     rows = [[_drawn(column, value) for column, value in zip(columns, row, strict=True)] for row in rows]
-    if len(columns) > WIDE:
+    if len(columns) > wide:
         return _upright(columns, rows, title)
     table = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:

@@ -11,9 +11,16 @@ WITH
     greatest(1, intDiv(dateDiff('second', begins, ends) + {points:UInt32} - 1, {points:UInt32})) AS width_s,
 levels AS (
     SELECT least({points:UInt32} - 1, intDiv(dateDiff('second', begins, at), width_s)) AS point, max(log_e) AS level
-    FROM evidence
-    WHERE pages AND ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
-        AND at > begins AND at <= ends
+    FROM (
+        SELECT at, log_e FROM evidence
+        WHERE pages AND ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+            AND at > begins AND at <= ends
+        -- A base has by its adapters' responses no stream of its own: its verdicts have the highest of theirs, as its page does.
+        UNION ALL
+        SELECT at, log_e FROM verdicts
+        WHERE ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+            AND isFinite(log_e) AND at > begins AND at <= ends
+    )
     GROUP BY point
 ),
 kept AS (

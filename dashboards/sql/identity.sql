@@ -18,7 +18,7 @@ seen AS (
         lagInFrame(r.live_base) OVER w AS base_before, lagInFrame(r.live_adapter) OVER w AS adapter_before,
         lagInFrame(r.live_tokenizer) OVER w AS tokenizer_before, lagInFrame(r.live_template) OVER w AS template_before,
         lagInFrame(r.live_engine) OVER w AS engine_before, lagInFrame(r.live_source) OVER w AS source_before,
-        lagInFrame(r.facts) OVER w AS facts_before,
+        lagInFrame(r.facts) OVER w AS facts_before, r.golden_base AS golden_base, r.golden_adapter AS golden_adapter,
         live_template != template_before AND template_before != '' AND live_template != '' AS template_changed
     FROM rounds AS r INNER JOIN onsets AS o ON r.cluster = o.cluster AND r.base = o.base
     -- A round in which the files were being written has no hashes; it must not look like a change and a change back.
@@ -42,7 +42,8 @@ SELECT
         if(live_adapter != adapter_before, 'adapter', ''),
         if(live_engine != engine_before AND engine_before != '' AND live_engine != '', 'engine', ''),
         if(live_source != source_before AND source_before != '' AND live_source != '', 'source in the engine', '')
-    ]) AS changed
+    ]) AS changed,
+    golden_base AS accepted_base, golden_adapter AS accepted_adapter
 FROM seen
 WHERE place > 1 AND at > latest - toIntervalMinute({minutes:UInt32})
     AND (notEmpty(changed) OR facts != facts_before)

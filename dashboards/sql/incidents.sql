@@ -4,7 +4,7 @@
 -- cluster = '': one cluster, or all when empty
 -- days = 90: how far back an incident may have ended
 SELECT
-    opened_at, ended_at, dateDiff('minute', opened_at, coalesce(ended_at, now64(3))) AS minutes, subject_kind, subject, base,
+    opened_at, ended_at, round(dateDiff('second', opened_at, coalesce(ended_at, now64(3))) / 60, 1) AS minutes, subject_kind, subject, base,
     -- degraded, or cannot_tell: nobody could judge it.
     opened_by AS kind, cause, severity, owner, ended_by, toBool(reopened) AS reopened, notices, pods, cluster, summary, dedup_key
 FROM incidents(subject = {subject:String}, cluster = {cluster:String})

@@ -26,6 +26,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[2]
 # What pyproject.toml reads when a wheel is built.
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "agent", "probes", "detectors", "dashboards", "deploy")
+PAGES = ("docs/glossary.md",)
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
 
@@ -38,6 +39,9 @@ def build_wheel(folder: Path) -> Path:
             shutil.copytree(ROOT / name, copy / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, copy)
+    for name in PAGES:
+        (copy / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, copy / name)
     return wheel_of(copy, folder)
 
 

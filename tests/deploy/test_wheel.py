@@ -21,6 +21,7 @@ QUESTIONS = sorted(file.stem for file in (ROOT / "dashboards/sql").iterdir())
 def shipped() -> Iterator[tuple[str, Path]]:
     """Path in the wheel -> the one place where it is written."""
     yield "agent/data/gapwatch.yaml", ROOT / "deploy/gapwatch.yaml"
+    yield "agent/data/glossary.md", ROOT / "docs/glossary.md"
     for name, folder in LAID_IN.items():
         for file in (ROOT / folder).iterdir():
             yield f"agent/data/{name}/{file.name}", file

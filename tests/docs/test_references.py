@@ -34,7 +34,8 @@ def tracked() -> tuple[str, ...]:
     """Every file of the repository, new ones too; none where this is no checkout."""
     asked = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
-    return tuple(name for name in told if (ROOT / name).is_file())
+    # A link is another name for a page that is listed itself.
+    return tuple(name for name in told if (ROOT / name).is_file() and not (ROOT / name).is_symlink())
 
 
 def texts(*endings: str) -> list[str]:

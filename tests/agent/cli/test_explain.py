@@ -105,7 +105,8 @@ def test_the_story_of_a_swapped_base_on_one_screen(migrated: store.Client) -> No
         "the base has other weights, and ticket-router answers as the base does",
         "1 notice by pod-0; critical",
     ]
-    assert "round 1" in told["since"][0] and "first page" in told["since"][0]
+    assert "last judged healthy" in told["since"][0] and "first page" in told["since"][0]
+    assert "round" not in told["since"][0], "rounds of canaries and of responses are counted apart"
     *chart, most, kept, span = told["evidence"]
     assert "93.9 nats at most; a page takes 21.5" in most
     assert len(chart) == 5 and "█" in chart[0] and "╌" in "".join(chart)
@@ -158,7 +159,7 @@ def test_one_that_ended_by_a_restart_of_the_engine_and_one_that_nobody_could_jud
 
     told = parts(migrated, ROUTER)
     assert told["changed"] == ["no file within half an hour before: look at the serving engine"]
-    assert told["undo"][0].startswith("Reloading takes nothing away")
+    assert told["undo"][0].startswith("A reload has nothing to be undone")
     assert "put back" not in " ".join(told["do"]), "no file was another one"
     assert "over when" not in told
     assert told["watch"] == [f"it would page again for a loss of strength of: {ROUTER} 5.5%"], "one round tells no pace"
@@ -245,3 +246,46 @@ def test_every_runbook_has_the_parts_that_are_shown(name: str) -> None:
     sections = runbook_sections(name)
     assert all(sections[title] for title in ("What it means", "Check", "First action", "Undo", "Recovered when"))
     assert sections["Check"].count("gapwatch query") >= 2, "what a cause is known by is a question that is there"
+
+
+def lost_as_served(judged_at: float) -> Iterator[Finding]:
+    """The three responses of one round of its base's incident: good, then two of the base; what each pod said of it."""
+    yield findings.traffic_round(judged_at)
+    base = findings.alarm(
+        judged_at, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE), identity=ACCEPTED,
+        onset=Onset(judged_at - 47, judged_at - 20), reopenings=1,
+    )  # fmt: skip
+    yield from (base, to_notice(base, NoticeReason.DEGRADED, "prod", judged_at))
+
+
+@embedded
+def test_an_incident_after_another_is_told_with_how_that_ended_and_what_is_not_known_since(
+    migrated: store.Client,
+) -> None:
+    """No flip is of it; nothing was counted or sampled for ten minutes; and the former base was in place before."""
+    former, began = NOW - 900, NOW - 600
+    swapped = findings.alarm(former, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE))
+    mended = replace(swapped, status=Status.HEALTHY, reason=Reason.RESOLVED, at=former + 60)
+    insert(
+        migrated,
+        findings.base_round(0, former - 60),
+        findings.base_round(1, former, 0.0, identity=SWAPPED, facts=("24 of 120 keys match nothing",)),
+        findings.base_round(2, former + 20, 0.0, identity=SWAPPED),
+        findings.base_round(3, former + 50),
+        to_notice(swapped, NoticeReason.DEGRADED, "prod", former),
+        to_notice(mended, NoticeReason.RECOVERED, "prod", former + 60),
+        findings.flip(former),
+        *lost_as_served(began),
+        findings.batch(0, n=100, at=began),
+    )
+    told = parts(migrated)
+    ended = f"{datetime.fromtimestamp(former + 60, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    assert f"reopened within a day of the one before, which ended {ended} (base swapped and" in told["what"][-1]
+    assert "nothing was counted since" in told["touches"][0] and "whole minute" in told["touches"][0]
+    assert told["canaries"][0].startswith("no text was compared in this incident; the latest changed ones are of ")
+    assert not [line for line in told["changed"] if "is over" in line], "the wrong base was still in place"
+    assert "good rounds in a row that end it now: 4" in told["over when"]
+    assert f"by {datetime.fromtimestamp(began - 20, UTC):%Y-%m-%d %H:%M:%S} UTC" in told["since"][0]
+    story = story_at(migrated)
+    assert story is not None and story.judged["subject"] == BASE
+    assert story.former["ended_by"] == "recovered"

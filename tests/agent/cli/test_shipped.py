@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from agent.cli.shipped import print_runbook
+from agent.cli.shipped import print_glossary, print_runbook
+from agent.errors import Refused
 from agent.shipped import runbook
 
 
@@ -41,3 +42,14 @@ def test_without_a_configuration_that_can_be_read_it_is_the_runbook_alone(
     assert printed(tmp_path, None, capsys) == ""
     (tmp_path / "gapwatch.yaml").write_text("models: [")
     assert printed(tmp_path, None, capsys) == ""
+
+
+def test_a_word_of_a_page_is_explained_in_the_shell(capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_glossary("Retention") == 0
+    line = capsys.readouterr().out
+    assert line.startswith("retention: ") and "](" not in line and line.count("\n") == 1
+    assert print_glossary(None) == 0
+    assert {"witness", "canary", "nats"} <= set(capsys.readouterr().out.split())
+    assert print_glossary("golden") == 0 and "golden record: " in capsys.readouterr().out, "a part of several"
+    with pytest.raises(Refused, match="glossary lists"):
+        print_glossary("no such word")

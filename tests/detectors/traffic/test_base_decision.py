@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -200,3 +201,20 @@ def test_it_is_remembered_over_a_restart_also_by_the_canaries_rounds() -> None:
     told = {v.subject: v for v in again.observe(make_base_round(healthy, 5)).verdicts}
     assert {v.status for v in told.values()} == {Status.HEALTHY}
     assert {told[name].covered_by for name in THREE} == {""}
+
+
+def test_what_to_do_first_is_for_all_adapters_of_the_incident_and_not_for_one_of_them() -> None:
+    """One that is at fault alone is named alone: it has an incident of its own."""
+    _, lost = play(alone(), WELL, LOST)
+    assert "load all of router, rewriter, extractor again" in lost["smol"].action
+    assert lost["smol"].action.endswith("gapwatch query responses -p subject=smol")
+
+
+def test_the_onset_of_a_base_is_that_of_its_first_adapter_by_the_times_of_responses() -> None:
+    monitor = alone()
+    good = [replace(one, at=30.0 + n) for n, one in enumerate(scores(WELL))]
+    bad = [replace(one, at=50.0 + n) for n, one in enumerate(scores(LOST))]
+    monitor.observe(traffic_round(*good, number=1, adapters=THREE))
+    judged = {v.subject: v for v in monitor.observe(traffic_round(*bad, number=2, adapters=THREE)).verdicts}
+    onset = judged["smol"].onset
+    assert onset is not None and (onset.after, onset.by) == (35.0, 50.0), "judged at 60 and 120"
