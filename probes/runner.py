@@ -129,7 +129,7 @@ class BatchShape:
     beside: requests of others that a serving engine answers at the same time
     """
 
-    rows: int = 8
+    rows: int = 32
     left_pad: bool = False
     chunk: int = 0
     warm: bool = False

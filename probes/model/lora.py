@@ -82,7 +82,10 @@ class LoraModule(nn.Module):
         total, columns = self.selection.total, self.selection.columns
         call = WrappedCall(rows_first, by_rows, args, kwargs, total, columns, flat=rows_first is not x)
         for group in groups:
-            changes = [part.change(call, group) for part in self.parts[group.adapter]]
+            parts = self.parts[group.adapter]
+            if len(parts) == 1 and isinstance(parts[0], LowRank) and parts[0].add_to(call, group):
+                continue
+            changes = [part.change(call, group) for part in parts]
             by_rows[group.rows] += changes[0] if len(changes) == 1 else torch.stack(changes).sum(0)
         return y
 
@@ -388,7 +391,8 @@ def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device
         stop = next((i for i in range(start, len(rows)) if rows[i][0] != name), len(rows))
         if name is not None:
             multiples = tuple(float(scale) for _, scale in rows[start:stop])
-            scales = torch.tensor(multiples, dtype=torch.float32, device=device)
+            alike = len(set(multiples)) == 1
+            scales = None if alike else torch.tensor(multiples, dtype=torch.float32).to(device, non_blocking=True)
             groups.append(RowGroup(name, start, stop, scales, multiples))
         start = stop
     return tuple(groups)

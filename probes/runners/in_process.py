@@ -126,7 +126,8 @@ class Runner:
         with self._fault_injection() as faults:
             for resolved, originals in self._by_batch_key(faults, replays):
                 model = self._model_of(resolved)
-                for batch in pack(list(originals), packing, self.residency.bases.batch_tokens):
+                most = self.residency.bases.batch_tokens
+                for batch in pack(list(originals), packing, most, model.continues):
                     if stop():
                         return
                     for answer in in_halves(batch, partial(self._answer, faults, model, packing)):
@@ -298,6 +299,7 @@ class Runner:
         try:
             return answers(models, jobs, self.loaded.scorers, options, self.residency.bases.batch_tokens)
         except NoMemory as error:
+            models.base.beginnings.clear()
             if len(jobs) > 1:
                 raise
             return [unanswered(jobs[0], models.base, str(error))]

@@ -48,10 +48,27 @@ class LowRank:
             added = (self._narrow(x) * part.scaling @ part.b.T) * self.stretch
             return ((linear * (self.stretch - 1) + added) * factors).to(y.dtype)
         # Scaled between A and B, where a token has r numbers and not the width of the layer.
-        change = self._narrow(x) * (part.scaling * factors).to(part.a.dtype) @ part.b.T
+        change = self._scaled(x, group, y) @ part.b.T
         if part.bias is not None:
             change = change + part.bias * (part.scaling * factors)
         return (change if part.on_embedding is False else change * self.embed_scale).to(y.dtype)
+
+    def add_to(self, call: WrappedCall, group: RowGroup) -> bool:
+        """Add ``change`` to ``call.y`` in place where that needs no tensor as large as the answer; else no."""
+        y, part = call.y[group.rows], self.update
+        is_plain = self.stretch is None and part.bias is None and not part.on_embedding
+        if not is_plain or y.dtype != part.b.dtype or not y.is_contiguous():
+            return False
+        narrow = self._scaled(call.x[group.rows], group, y)
+        y.view(-1, y.shape[-1]).addmm_(narrow.reshape(-1, narrow.shape[-1]), part.b.T)
+        return True
+
+    def _scaled(self, x: torch.Tensor, group: RowGroup, y: torch.Tensor) -> torch.Tensor:
+        """(..., r), times the scaling of each row."""
+        factors = factors_of(group, y)
+        scaling = self.update.scaling * factors
+        narrow = self._narrow(x)
+        return narrow * (scaling.to(narrow.dtype) if isinstance(scaling, torch.Tensor) else scaling)
 
     def _narrow(self, x: torch.Tensor) -> torch.Tensor:
         """(..., r)"""

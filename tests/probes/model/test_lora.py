@@ -210,8 +210,8 @@ def test_left_padding_and_chunks_are_what_the_model_is_given(tmp_path: Path) -> 
     inner.register_forward_pre_hook(lambda _, __, arguments: calls.append(arguments), with_kwargs=True)
     texts = [(PROMPT, FORCED), (PROMPT[:1], FORCED[:2])]
     full(runner, [Target(None)], texts, BatchShape(left_pad=True))
-    assert calls[0]["attention_mask"].tolist() == [[1] * 10, [0] * 8 + [1] * 2]
-    assert calls[0]["position_ids"].tolist() == [list(range(10)), [0] * 9 + [1]]
+    assert sorted(calls[0]["attention_mask"].tolist()) == [[0] * 8 + [1] * 2, [1] * 10]
+    assert sorted(calls[0]["position_ids"].tolist()) == [[0] * 9 + [1], list(range(10))]
     calls.clear()
     full(runner, [Target(None)], texts, BatchShape(chunk=4))
     assert [call["input_ids"].shape[1] for call in calls] == [4, 4, 2]
