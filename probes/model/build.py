@@ -42,6 +42,7 @@ from probes.artefacts.safetensors_header import (
 from probes.artefacts.unexpected_keys import explain_unexpected, unexpected_keys
 from probes.artefacts.weight_grid import grid_of_base
 from probes.errors import Unreplayable
+from probes.model.devices.card_faults import card_fault
 from probes.model.forward import Model
 from probes.model.free_memory import memory_errors, no_memory
 from probes.model.invariance import NotInvariant, check_invariance
@@ -182,9 +183,8 @@ def build(parts: BaseParts, placement: Placement) -> Model:
     except NotInvariant as finding:
         raise Unreplayable(str(folder), read_failure(finding, _cannot_run(network))) from None
     except Exception as error:  # this is the first time that the model runs
-        raise no_memory(str(folder), error) or Unreplayable(
-            str(folder), read_failure(error, _cannot_run(network))
-        ) from error
+        why = card_fault(error) or read_failure(error, _cannot_run(network))
+        raise no_memory(str(folder), error) or Unreplayable(str(folder), why) from error
     adapters = AppliedAdapters(network, rowwise=traits.rowwise)
     return Model(
         parts.hash,

@@ -180,9 +180,10 @@ class Model:
 
     def head(self, states: torch.Tensor, readers: Sequence[RowAdapter]) -> torch.Tensor:
         """(N, V) logits of these positions; states: (N, H); readers: of each position, the adapter that read it"""
-        with self.adapters.selection.for_pass(row_groups(readers, self.device), len(states)):
+        layer = self.network.get_output_embeddings()
+        with self.adapters.for_pass(layer, row_groups(readers, self.device), len(states)):
             if self.plain_head:
-                return self.network.get_output_embeddings()(states)  # type: ignore[no-any-return]
+                return layer(states)  # type: ignore[no-any-return]
             return own_head(self.network, states)
 
     def _states(self, rows: Padded, passes: Sequence[ForwardPass]) -> tuple[torch.Tensor, int]:
@@ -212,7 +213,7 @@ class Model:
         for no cache"""
         columns = slice(one_pass.start, one_pass.stop)
         groups = row_groups(one_pass.row_adapters, self.device)
-        with self.adapters.selection.for_pass(groups, len(one_pass.row_adapters), columns.stop - columns.start):
+        with self.adapters.for_pass(network, groups, len(one_pass.row_adapters), columns.stop - columns.start):
             ids, positions = tokens.ids[:, columns], tokens.positions[:, columns]
             return forward_with_cache(network, ids, tokens.mask[:, : columns.stop], positions, cache, **more)
 

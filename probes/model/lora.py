@@ -43,16 +43,19 @@ class RowSelection:
     """Which adapter each row of the forward pass in progress uses.
 
     total: rows of the batch, of which those in no group are the base's; columns: tokens of each row in this pass
+    called: names of the wrapped modules that were called in it
     """
 
     total: int = 0
     columns: int = 1
     groups: tuple[RowGroup, ...] = ()
+    called: set[str] = field(default_factory=set)
 
     @contextmanager
     def for_pass(self, groups: tuple[RowGroup, ...], total: int, columns: int = 1) -> Iterator[None]:
         """Set for one forward pass, cleared after it also when it fails."""
         self.groups, self.total, self.columns = groups, total, columns
+        self.called.clear()
         try:
             yield
         finally:
@@ -62,6 +65,11 @@ class RowSelection:
 class RowMismatch(RuntimeError):
     """A module was not called with the rows of the batch (experts of a mixture), so which adapter each row uses is
     unknown."""
+
+
+class NotCalled(RuntimeError):
+    """A module was not called in a pass that reads an adapter which changes it: the base computed without it, or with
+    its weights alone, and the answer would be that of a part of the adapter."""
 
 
 class LoraModule(nn.Module):
@@ -75,6 +83,7 @@ class LoraModule(nn.Module):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         y: torch.Tensor = self.inner(x, *args, **kwargs)
+        self.selection.called.add(self.name)
         groups = [group for group in self.selection.groups if group.adapter in self.parts]
         if not groups:
             return y
@@ -129,6 +138,25 @@ class AppliedAdapters:
     selection: RowSelection = field(default_factory=RowSelection)
     applied: dict[str, AppliedAdapter] = field(default_factory=dict)
     rowwise: frozenset[str] | None = None
+    _changed: dict[tuple[nn.Module, str], frozenset[str]] = field(default_factory=dict)
+
+    @contextmanager
+    def for_pass(self, module: nn.Module, groups: tuple[RowGroup, ...], total: int, columns: int = 1) -> Iterator[None]:
+        """One call of ``module``, which is the model or a part of it, as ``RowSelection.for_pass``.
+
+        Raises NotCalled where a module within, which one of these adapters changes, was not called: some layers read
+        the weights of their modules, on one way through them and not on another.
+        """
+        with self.selection.for_pass(groups, total, columns):
+            yield
+            for group in groups:
+                changed = self._changed_within(module, group.adapter)
+                if not self.selection.called >= changed:
+                    lost = count_with_examples(
+                        f"of {len(changed)} modules that {group.adapter} changes were not called in this pass",
+                        sorted(changed - self.selection.called),
+                    )
+                    raise NotCalled(f"{lost}: this base reads their weights instead, and only its engine can answer")
 
     def apply(self, name: str, adapter: LoraAdapter) -> AppliedAdapter:
         """Apply what fits of ``adapter`` under ``name``, replacing what had that name; the rest becomes facts.
@@ -150,15 +178,24 @@ class AppliedAdapters:
         self.remove(name)
         for module in matched.modules:
             self._install(name, module, matched.adapter)
+        self._changed.clear()
         self.applied[name] = matched
         return matched
 
     def remove(self, name: str) -> None:
         """Take the adapter of that name off; nothing happens when there is none."""
         self.applied.pop(name, None)
+        self._changed.clear()
         for module in self.model.modules():
             if isinstance(module, LoraModule):
                 module.parts.pop(name, None)
+
+    def _changed_within(self, module: nn.Module, adapter: str) -> frozenset[str]:
+        """Names of the modules within this one that the adapter changes."""
+        if (module, adapter) not in self._changed:
+            wrapped = (part for part in module.modules() if isinstance(part, LoraModule))
+            self._changed[module, adapter] = frozenset(part.name for part in wrapped if adapter in part.parts)
+        return self._changed[module, adapter]
 
     def _needs_plain_weights(self, adapter: LoraAdapter, path: str) -> bool:
         """Does a part of it compute with weights of this module that only their own library can read?"""

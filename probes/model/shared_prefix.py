@@ -139,7 +139,7 @@ def _pass(
     ids, mask, positions = (torch.from_numpy(array).to(model.device) for array in arrays)
     whole_mask = torch.cat([mask.new_ones(len(rows), cut), mask], dim=1)
     body = getattr(model.network, body_of(model.network))
-    with model.adapters.selection.for_pass(row_groups(readers, model.device), len(readers), ids.shape[1]):
+    with model.adapters.for_pass(body, row_groups(readers, model.device), len(readers), ids.shape[1]):
         return forward_with_cache(body, ids, whole_mask, positions + cut, cache).last_hidden_state  # type: ignore[no-any-return]
 
 

@@ -24,6 +24,8 @@ from probes.errors import NoMemory, Unreplayable
 from probes.model import device_memory, faulty_adapters
 from probes.model.build import AUTO, Placement
 from probes.model.chat_prompt import chat_token_ids
+from probes.model.devices.card_check import unused_card
+from probes.model.devices.card_faults import card_fault
 from probes.model.fault_injection import FaultInjection, FindsModel, ResolvedTarget
 from probes.model.forward import Model
 from probes.model.free_memory import in_halves, no_memory
@@ -106,6 +108,7 @@ class Runner:
             os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # read by the tokenizers' pool at its first use
         torch.set_num_threads(self.config.threads or cpu_share.process_share().threads)
         device_memory.limit(self.config.placement().device, self.config.device_memory)
+        self.residency.bases.without_card = unused_card() if self.config.device == "auto" else ""
         self.residency.open()
 
     def close(self) -> None:
@@ -226,7 +229,8 @@ class Runner:
         try:
             torch.zeros(1, device=self.config.placement().device).item()
         except RuntimeError as error:
-            return "" if no_memory(self.config.base, error) else str(error).partition("\n")[0]
+            reason = card_fault(error) or str(error).partition("\n")[0]
+            return "" if no_memory(self.config.base, error) else reason
         return ""
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
@@ -311,9 +315,14 @@ class Runner:
         try:
             return model.answer(batch, shape)
         except NoMemory as error:
-            if len(batch) == 1:
-                self._give_up(batch[0].target, error)
-            raise
+            if len(batch) > 1:
+                raise
+            short = error.afresh()
+        # Not in the handler: its error keeps alive the tensors that took the memory.
+        if self.residency.make_room(model, short):
+            return self._answer(faults, model, shape, batch)
+        self._give_up(batch[0].target, short)
+        raise short
 
     def _give_up(self, target: Target, error: NoMemory) -> None:
         """Only a live adapter without a fault: a variant that runs out of memory says nothing about its adapter."""

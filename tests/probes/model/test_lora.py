@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, read_adapter
 from probes.errors import Unsupported
-from probes.model.lora import AppliedAdapters, RowMismatch, match_modules, row_groups
+from probes.model.lora import AppliedAdapters, NotCalled, RowMismatch, match_modules, row_groups
 from probes.runner import BatchShape, Target
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
 
@@ -303,6 +303,44 @@ def test_a_module_that_is_not_called_rows_first_is_refused_and_not_guessed() -> 
     ):
         model(torch.randn(5, 3))
     assert adapters.selection.groups == ()
+
+
+class ReadsWeights(nn.Module):
+    """Two layers, of which the second is called for several tokens and read by its weights for one, as some recurrent
+    layers do after a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.second(y) if x.shape[1] > 1 else nn.functional.linear(y, self.second.weight, self.second.bias)
+
+
+def test_a_module_that_is_not_called_in_one_pass_fails_that_pass_and_no_other() -> None:
+    torch.manual_seed(0)
+    model = ReadsWeights()
+    adapters = AppliedAdapters(model)
+    adapters.apply(
+        "both", replace(_on("first", 1.0), low_rank=_on("first", 1.0).low_rank | _on("second", 1.0).low_rank)
+    )
+    adapters.apply("one", _on("first", 1.0))
+
+    def answered(name: str | None, tokens: int) -> torch.Tensor:
+        groups = row_groups([(name, 1.0)], torch.device("cpu"))
+        with adapters.for_pass(model, groups, 1, tokens):
+            answer: torch.Tensor = model(torch.ones(1, tokens, 3))
+        return answer
+
+    for name, tokens in (("both", 2), ("one", 2), ("one", 1), (None, 1)):
+        answered(name, tokens)
+    with pytest.raises(NotCalled, match=r"1 of 2 modules that both changes were not called in this pass: second: this"):
+        answered("both", 1)
+    adapters.apply("both", _on("first", 2.0))  # another version, without that part
+    answered("both", 1)
+    with adapters.for_pass(model.first, row_groups([("both", 1.0)], torch.device("cpu")), 1, 1):
+        model.first(torch.ones(1, 1, 3))  # a part of the model alone
 
 
 def test_tokens_of_all_rows_one_after_the_other_are_told_apart_by_their_number() -> None:
