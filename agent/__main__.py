@@ -388,6 +388,26 @@ def check(
     return check_pair(wish, json)
 
 
+@cli.command()
+def bisect(
+    old: Annotated[str, typer.Option("--from", help="Folder of the base that was accepted, or a commit.")],
+    new: Annotated[str, typer.Option("--to", help="Folder of the new base, or a commit.")],
+    adapter: Annotated[Path, typer.Option("--adapter", help="Folder of the adapter, in PEFT's layout.")],
+    canaries: Annotated[Path, typer.Option("--canaries", help="Its canary file (JSON Lines).")],
+    repository: Annotated[
+        Path | None, typer.Option("--repository", help="Local git repository that --from and --to are commits of.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Name the tensors of a new base, and the commit, that cost an adapter its effect.
+
+    0 they are named, 1 nothing is lost or nothing stands out, 2 cannot tell. Both bases are loaded here, one at a time.
+    """
+    from agent.cli.lifecycle.bisect import BisectOptions, bisect_bases
+
+    return bisect_bases(BisectOptions(old, new, adapter, canaries, repository), json)
+
+
 @cli.command("check-config")
 def check_config(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """Check the configuration: its first mistake (64), or each file that is missing or cannot be read (1)."""
