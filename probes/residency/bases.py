@@ -197,7 +197,7 @@ class Bases:
         return folder
 
     def _built(self, folder: Path, placement: Placement) -> tuple[Model, BaseHashes]:
-        parts = read_base(folder, placement.dtype)
+        parts = read_base(folder, placement.held)
         return build(parts, placement), parts.hashes
 
     def _built_live(self, folder: Path, hashes: BaseHashes | None) -> tuple[Model, BaseHashes]:
