@@ -279,6 +279,15 @@ class PureFunction(Protocol):
 
 
 @runtime_checkable
+class Computing(Protocol):
+    """A runner that computes answers itself. Without it a golden record does not say how they were computed."""
+
+    def kernel(self) -> str:
+        """In which numbers, by which attention and on which kind of device the live base answers, in words; "" while
+        none is loaded. Not the versions: the noise battery covers what they change."""
+
+
+@runtime_checkable
 class Listing(Protocol):
     """A runner that sees the most probable tokens of a position and nothing of the others, as serving engines list
     them. It has no golden copies, embeds nothing, and raises Unsupported or Unreplayable for all that. Golden records

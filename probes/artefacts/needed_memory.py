@@ -88,12 +88,15 @@ class BaseMemory:
 @dataclass(frozen=True, slots=True)
 class Answering:
     """How a base answers. number_bytes: of each number that is computed with; batch_tokens: of one pass at most;
-    is_eager: does it hold all of its attention's weights at once; on_device: as in ``BaseMemory``"""
+    is_eager: does it hold all of its attention's weights at once; on_device: as in ``BaseMemory``; is_split: do
+    matrices stay in two bytes a number
+    """
 
     number_bytes: int
     batch_tokens: int
     is_eager: bool = False
     on_device: bool = False
+    is_split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +163,10 @@ def tokenizer_bytes(folder: Path) -> int:
 def memory_of(base: StoredBase, answering: Answering) -> BaseMemory:
     """What it needs where it answers like this."""
     number_bytes = answering.number_bytes
-    weights = sum(_held(entry, number_bytes, base.is_plain) for entry in base.entries)
+    widths = [2 if answering.is_split and len(entry.shape) == 2 else number_bytes for entry in base.entries]
+    weights = sum(_held(entry, width, base.is_plain) for entry, width in zip(base.entries, widths, strict=True))
     at_once = max((entry.size for entry in base.entries), default=0)
-    beside = sum(_beside(entry, number_bytes, base.is_plain) for entry in base.entries)
+    beside = sum(_beside(entry, width, base.is_plain) for entry, width in zip(base.entries, widths, strict=True))
     loading, replay = LIBRARIES_BYTES + at_once + beside, LIBRARIES_BYTES + _replay(base.config, answering)
     return BaseMemory(weights, TOKENIZER * base.tokenizer_bytes, loading, replay, answering.on_device)
 

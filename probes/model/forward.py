@@ -25,9 +25,10 @@ from probes.model.cache import Cache, KeptBeginnings, body_of, forward_with_cach
 from probes.model.free_memory import memory_errors
 from probes.model.lora import AppliedAdapters, row_groups
 from probes.model.packing import ForwardPass, Longs, Padded, RowAdapter, lay_out, padded
+from probes.model.precision.kernels import FLOAT32
 from probes.model.quantise import rounded_rows, with_weights
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
-from probes.scoring.token_distribution import FLOAT32
+from probes.scoring.token_distribution import FLOAT32 as SPACING_OF_FLOAT32
 
 # Of the beginnings of responses that are kept: two system prompts of a thousand tokens under adapter and base each.
 KEPT_TOKENS = 4096
@@ -61,6 +62,7 @@ class Model:
     the files' dtype unless configured otherwise, also where this copy is in float32
     batch_tokens: padded tokens of one forward pass that there was memory for beside it when it was loaded
     beginnings: of responses that were read, kept for those to come
+    kernel: name of that in which it is computed (precision/kernels.py)
     """
 
     hash: str
@@ -70,9 +72,10 @@ class Model:
     ends: frozenset[int]
     plain_head: bool
     continues: bool = True
-    spacing: float = FLOAT32
+    spacing: float = SPACING_OF_FLOAT32
     batch_tokens: int = 2048
     beginnings: KeptBeginnings = field(default_factory=lambda: KeptBeginnings(KEPT_TOKENS))
+    kernel: str = FLOAT32
 
     @property
     def device(self) -> torch.device:

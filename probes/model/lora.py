@@ -28,6 +28,7 @@ from probes.model.adapter_parts.saved_module import SavedModule
 from probes.model.adapter_parts.token_rows import TokenRowsPart
 from probes.model.adapter_parts.wrapped_call import Part, RowGroup, WrappedCall
 from probes.model.cache import body_of
+from probes.model.precision.split_products import is_split
 
 # What other types hold means something only together with scales beside them.
 PLAIN_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -213,16 +214,16 @@ class AppliedAdapters:
             module = self.model.get_submodule(path)
             own = dict(_bare(module).named_parameters(recurse=False))
             place = next(module.parameters())
+            kept = is_split(_bare(module))
             if path in adapter.saved:
                 tensors = adapter.saved[path]
-                saved[path] = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in tensors.items()}
+                saved[path] = {name: _beside(tensor, own[name], kept) for name, tensor in tensors.items()}
             if (part := adapter.low_rank.get(path)) is not None:
                 low_rank[path] = _moved(part, place)
             if (replaced := adapter.rows.get(path)) is not None:
-                rows[path] = replace(replaced, values=replaced.values.to(place.device, place.dtype))
+                rows[path] = replace(replaced, values=_beside(replaced.values, place, kept))
             if (updates := adapter.parameters.get(path)) is not None:
-                target = (place.device, place.dtype)
-                pairs = tuple((a.to(*target), b.to(*target)) for a, b in updates.pairs)
+                pairs = tuple((_beside(a, place, kept), _beside(b, place, kept)) for a, b in updates.pairs)
                 own_parameters[path] = replace(updates, pairs=pairs)
         return replace(adapter, low_rank=low_rank, saved=saved, rows=rows, parameters=own_parameters)
 
@@ -417,6 +418,12 @@ def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
     a, b = (half.to(place.device, kind) for half in (part.a, part.b))
     bias, magnitude = (None if own is None else own.to(place.device, kind) for own in (part.bias, part.magnitude))
     return replace(part, a=a, b=b, bias=bias, magnitude=magnitude)
+
+
+def _beside(tensor: torch.Tensor, own: torch.Tensor, is_kept: bool) -> torch.Tensor:
+    """On the device of the base's own tensor and in its type. is_kept: in float32 where the adapter is stored in it and
+    the base in fewer bits, beside which everything is computed in float32"""
+    return tensor.to(own.device, torch.promote_types(own.dtype, tensor.dtype) if is_kept else own.dtype)
 
 
 def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[RowGroup, ...]:

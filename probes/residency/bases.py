@@ -215,7 +215,7 @@ class Bases:
 
     def _built(self, folder: Path, placement: Placement) -> LoadedBase:
         files = files_of(folder)
-        parts = read_base(folder, placement.dtype)
+        parts = read_base(folder, placement.held)
         self._known.note(folder, files, parts.hashes.weights)
         return LoadedBase(build(parts, placement), parts.hashes, rows=parts.rows)
 
