@@ -200,7 +200,7 @@ class AppliedAdapters:
         names = ["weight"] if part is not None and part.magnitude is not None else []
         if path in adapter.parameters:
             names += parameters.targeted(path, _bare(module), adapter.targets)
-        return any(getattr(_bare(module), name).dtype not in PLAIN_TYPES for name in names)
+        return any(getattr(getattr(_bare(module), name, None), "dtype", None) not in PLAIN_TYPES for name in names)
 
     def _placed(self, matched: AppliedAdapter) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
@@ -209,7 +209,7 @@ class AppliedAdapters:
         for path in matched.modules:
             module = self.model.get_submodule(path)
             own = dict(_bare(module).named_parameters(recurse=False))
-            place = next(module.parameters())
+            place = next(module.parameters(), next(self.model.parameters()))  # packed weights may be buffers
             if path in adapter.saved:
                 tensors = adapter.saved[path]
                 saved[path] = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in tensors.items()}
