@@ -34,7 +34,7 @@ PLAIN_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Some recurrent layers read the weights of a module instead of calling it, and so bypass the wrapper around it.
 UNCALLED = (
     "on modules that this base does not call with the rows of a batch, or that answer with more than a tensor "
-    "(it reads their weights, or picks tokens by them)"
+    "(it reads their weights, or picks tokens by them; its engine can answer instead: models[].served)"
 )
 
 
