@@ -35,7 +35,7 @@ PLAIN_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Some recurrent layers read the weights of a module instead of calling it, and so bypass the wrapper around it.
 UNCALLED = (
     "on modules that this base does not call with the rows of a batch, or that answer with more than a tensor "
-    "(it reads their weights, or picks tokens by them)"
+    "(it reads their weights, or picks tokens by them; its engine can answer instead: models[].served)"
 )
 
 
@@ -204,7 +204,7 @@ class AppliedAdapters:
         names = ["weight"] if part is not None and part.magnitude is not None else []
         if path in adapter.parameters:
             names += parameters.targeted(path, _bare(module), adapter.targets)
-        return any(getattr(_bare(module), name).dtype not in PLAIN_TYPES for name in names)
+        return any(getattr(getattr(_bare(module), name, None), "dtype", None) not in PLAIN_TYPES for name in names)
 
     def _placed(self, matched: AppliedAdapter) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
@@ -213,7 +213,7 @@ class AppliedAdapters:
         for path in matched.modules:
             module = self.model.get_submodule(path)
             own = dict(_bare(module).named_parameters(recurse=False))
-            place = next(module.parameters())
+            place = next(module.parameters(), next(self.model.parameters()))  # packed weights may be buffers
             kept = is_split(_bare(module))
             if path in adapter.saved:
                 tensors = adapter.saved[path]

@@ -23,12 +23,11 @@ from probes.model.precision.split_products import STORED, is_split, product_of
 
 def linear_shape(module: nn.Module) -> tuple[int, int] | None:
     """Outputs and inputs of a module that multiplies by a matrix, None for any other. GPT-2's own class stores its
-    matrix the other way round."""
-    if isinstance(module, nn.Linear):
-        return module.out_features, module.in_features
+    matrix the other way round; those of quantisation libraries are no ``nn.Linear`` and have its two fields."""
     if isinstance(module, Conv1D):
         return int(module.weight.shape[1]), int(module.weight.shape[0])
-    return None
+    outputs, inputs = (getattr(module, name, None) for name in ("out_features", "in_features"))
+    return (outputs, inputs) if isinstance(outputs, int) and isinstance(inputs, int) else None
 
 
 class LowRank:

@@ -2,7 +2,7 @@
 
 A card may be gone, failed, or of another make than this build of torch, and a driver too old for it: each is a reason
 why a base is not replayed, and never a number. Messages are those of cudaGetErrorString (CUDA 13.0) and of torch 2.13
-(c10/cuda/CUDAFunctions.cpp, torch/cuda/__init__.py); a release that words them differently needs new ones here.
+(CUDAFunctions.cpp of c10, and torch.cuda); a release that words them differently needs new ones here.
 """
 
 from __future__ import annotations

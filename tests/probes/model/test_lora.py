@@ -305,6 +305,31 @@ def test_a_module_that_is_not_called_rows_first_is_refused_and_not_guessed() -> 
     assert adapters.selection.groups == ()
 
 
+class PackedLinear(nn.Module):
+    """As a quantisation library has a layer: no ``nn.Linear``, and its weights packed in a buffer."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("qweight", (weight * 8).round().to(torch.int8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ (self.qweight.float() / 8).T  # type: ignore[operator]
+
+
+def test_a_layer_of_a_quantisation_library_is_adapted_as_any_other() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(PackedLinear(torch.randn(3, 3)), nn.Linear(3, 3)), torch.randn(2, 3)
+    adapters, bare = AppliedAdapters(model), model[0](x)
+    assert adapters.apply("a", _on("0", 1.0)).facts == ()
+    with adapters.for_pass(model, row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu")), 2):
+        change = model[0](x) - bare
+    assert torch.equal(change[0], torch.zeros(3)) and torch.allclose(change[1], x[1].sum() * torch.ones(3), atol=1e-5)
+    part = replace(_on("0", 1.0).low_rank["0"], magnitude=torch.ones(3))
+    with pytest.raises(Unsupported, match="on weights that are stored quantised"):
+        adapters.apply("dora", replace(_on("0", 1.0), low_rank={"0": part}))
+
+
 class ReadsWeights(nn.Module):
     """Two layers, of which the second is called for several tokens and read by its weights for one, as some recurrent
     layers do after a cache."""
