@@ -111,8 +111,8 @@ def _refusal(config: Mapping[str, Any]) -> str:
         return _foreign_weights(config)
     if kind in MULTIMODAL or any(config.get(key) for key in MULTIMODAL_KEYS):
         return (
-            f"{model} is a multimodal model of a kind that is not replayed: save its text model as a folder, or let its "
-            "engine answer instead (models[].served)"
+            f"{model} is a multimodal model of a kind that is not replayed: save its text model as a folder, or let "
+            "its engine answer instead (models[].served)"
         )
     if name.endswith(HEADS) or "SequenceClassification" in name:
         return f"{model} is a classification or reward head: only a model that writes text can be replayed"
