@@ -21,7 +21,7 @@ from probes.artefacts.adapter_keys import name_differences
 from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, TokenRows, count_with_examples
 from probes.artefacts.target_modules import ALL_LINEAR
 from probes.errors import Unsupported
-from probes.model.adapter_parts import parameters
+from probes.model.adapter_parts import grouped, parameters
 from probes.model.adapter_parts.low_rank import LowRank, linear_shape
 from probes.model.adapter_parts.parameters import ParametersPart
 from probes.model.adapter_parts.saved_module import SavedModule
@@ -91,8 +91,10 @@ class LoraModule(nn.Module):
         rows_first, by_rows = self._by_rows(x), self._by_rows(y)  # the latter is a view of y
         total, columns = self.selection.total, self.selection.columns
         call = WrappedCall(rows_first, by_rows, args, kwargs, total, columns, flat=rows_first is not x)
-        for group in groups:
-            parts = self.parts[group.adapter]
+        parts_of = [self.parts[group.adapter] for group in groups]
+        if grouped.is_faster(call, parts_of) and grouped.add_grouped(call, groups, parts_of):
+            return y
+        for group, parts in zip(groups, parts_of, strict=True):
             if len(parts) == 1 and isinstance(parts[0], LowRank) and parts[0].add_to(call, group):
                 continue
             changes = [part.change(call, group) for part in parts]

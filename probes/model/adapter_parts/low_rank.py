@@ -54,11 +54,15 @@ class LowRank:
             change = change + part.bias * (part.scaling * factors)
         return (change if part.on_embedding is False else change * self.embed_scale).to(y.dtype)
 
+    @property
+    def is_plain(self) -> bool:
+        """Is it two products and nothing else?"""
+        return self.stretch is None and self.update.bias is None and not self.update.on_embedding
+
     def add_to(self, call: WrappedCall, group: RowGroup) -> bool:
         """Add ``change`` to ``call.y`` in place where that needs no tensor as large as the answer; else no."""
         y, part = call.y[group.rows], self.update
-        is_plain = self.stretch is None and part.bias is None and not part.on_embedding
-        if not is_plain or y.dtype != part.b.dtype or not y.is_contiguous():
+        if not self.is_plain or y.dtype != part.b.dtype or not y.is_contiguous():
             return False
         narrow = self._scaled(call.x[group.rows], group, y)
         y.view(-1, y.shape[-1]).addmm_(narrow.reshape(-1, narrow.shape[-1]), part.b.T)
