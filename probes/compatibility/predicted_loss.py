@@ -51,8 +51,8 @@ class LossModel:
         if not file.is_file():
             return None
         stored: dict[str, Any] = json.loads(file.read_text())
-        rows = (tuple(stored.pop(name)) for name in ("linear", "square"))
-        return cls(*rows, **stored)
+        linear, square = tuple(stored.pop("linear")), tuple(stored.pop("square"))
+        return cls(linear, square, **stored)
 
     def retention(self, features: LossFeatures) -> float:
         """In [0, 1]."""
