@@ -376,15 +376,25 @@ def check(
         list[str] | None,
         typer.Option("--engine-setting", help="NAME=VALUE of the engine: max_lora_rank, lora_target_modules."),
     ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Load both bases here and measure; needs --from and --canaries.")
+    ] = False,
+    canaries: Annotated[Path | None, typer.Option("--canaries", help="Canary file (JSON Lines).")] = None,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="Share of its effect that it may lose.")] = 0.05,
     json: Json = False,
 ) -> int:
     """Check, before a base is swapped, whether an adapter will crash on the new one, be ignored, or lose its effect.
 
-    0 it fits, 1 it will lose, 2 cannot tell. Nothing of the adapter or the base is run.
+    0 it fits, 1 it will lose, 2 cannot tell. Without --replay nothing of the adapter or the bases is run.
     """
     from agent.cli.lifecycle.check import CheckOptions, check_pair
 
-    wish = CheckOptions(base, adapter, old, engine, engine_version, engine_setting or ())
+    wish = CheckOptions(
+        *(base, adapter, old, engine, engine_version, engine_setting or ()),
+        replay=replay,
+        canaries=canaries,
+        tolerance=tolerance,
+    )
     return check_pair(wish, json)
 
 

@@ -51,6 +51,9 @@ class EngineRules:
     no_target: of the whole adapter, where its config targets no module of the base; untargeted: of a key
     missing, unknown_kind: of a key whose module the base lacks, where a module of that last name is there, and not
     half_pair: A or B alone; other_target: of the whole adapter, where its config targets what is no linear layer
+    tied: of whole tensors for embedding and head, where they are one in the base; on_parameters: of an adapter whose
+    targets are parameters of experts here, and whose config has what PEFT does not do to parameters
+    saved_keys: of the whole adapter, where its config replaces modules of the base that its file has nothing for
     larger, smaller: of factors of another shape; rank_differs: from the config's; named_keys: with an adapter's name
     parts: kind of part -> outcome; separate_experts: keys of single experts, on a base that has them in one tensor
     every_layer: is a kind of module left out that not every layer has an update of?
@@ -77,6 +80,9 @@ class EngineRules:
     separate_experts: Outcome
     parts: Mapping[str, Outcome]
     other_target: Outcome = Outcome.FITS
+    tied: Outcome = Outcome.FITS
+    on_parameters: Outcome = Outcome.FITS
+    saved_keys: Outcome = Outcome.FITS
     wrappers: Outcome = Outcome.FITS
     every_layer: bool = False
     switches: Mapping[str, Outcome] = field(default_factory=dict)

@@ -25,6 +25,7 @@ OF_MODELS = {
     "probes.compatibility.check",
     "probes.compatibility.coordinates",
     "probes.compatibility.loss_features",
+    "probes.compatibility.predicted_loss",
     "probes.compatibility.stored_tensors",
     "probes.compatibility.structure",
     "agent.cli.lifecycle.bisect",
