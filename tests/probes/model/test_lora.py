@@ -319,7 +319,7 @@ class PackedLinear(nn.Module):
 
 def test_a_layer_of_a_quantisation_library_is_adapted_as_any_other() -> None:
     torch.manual_seed(0)
-    model, x = nn.Sequential(PackedLinear(torch.randn(3, 3)), nn.Linear(3, 3)), torch.randn(2, 3)
+    model, x = nn.Sequential(PackedLinear(torch.randn(3, 3)), nn.LayerNorm(3)), torch.randn(2, 3)
     adapters, bare = AppliedAdapters(model), model[0](x)
     assert adapters.apply("a", _on("0", 1.0)).facts == ()
     with adapters.for_pass(model, row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu")), 2):
