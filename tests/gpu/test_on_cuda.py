@@ -14,6 +14,7 @@ from detectors.records import Fault, FaultKind, Reason
 from probes.canaries.log_prob_summary import summarise, summarise_torch
 from probes.card_share import CONTEXT_BYTES
 from probes.model.device_memory import card_of, limit
+from probes.model.devices.card_check import check_card, unused_card
 from probes.runner import BatchShape, Target
 from probes.runners.in_process import Config, Runner
 from tests.probes.tiny import FORCED, PROMPT, full, opened, tiny_adapter, tiny_base
@@ -60,6 +61,11 @@ def test_what_a_card_says_is_what_is_left_of_it() -> None:
     after = card_of(device)
     assert after is not None and after.held - before.held == kept.numel()
     assert before.available - after.available == pytest.approx(kept.numel(), abs=64 << 20)
+
+
+def test_a_card_that_works_is_not_refused_and_not_left_unused() -> None:
+    check_card("/base", torch.device("cuda"), torch.float32)
+    assert unused_card() == ""
 
 
 def test_beyond_its_ceiling_a_base_is_refused_before_it_is_read_and_allocations_fail(tmp_path: Path) -> None:
