@@ -34,9 +34,13 @@ TOLERATED = 1.0 - Tolerances().scale
 
 def measure(quick: bool) -> list[Figure]:
     """Of the shipped coefficients, on the bases that they were not fitted on."""
-    if (model := LossModel.read()) is None:
+    return figures(_rows((1,) if quick else (1, 2), quick), LossModel.read())
+
+
+def figures(rows: Sequence[Measured], model: LossModel | None) -> list[Figure]:
+    """None without a model."""
+    if model is None:
         return []
-    rows = _rows((1,) if quick else (1, 2), quick)
     predicted = np.array([model.retention(row.features) for row in rows])
     actual = np.array([row.retention for row in rows])
     releases = sorted({(row.base, row.release) for row in rows})
