@@ -54,7 +54,7 @@ def base_network(folder: Path) -> BaseNetwork:
         network: nn.Module = kind._from_config(config)
     _check_shape(folder, network, entries)
     is_wrapper, modules = config.get_text_config() is not config, dict(network.named_modules())
-    own = network.get_input_embeddings()
+    own: nn.Module = network.get_input_embeddings()  # type: ignore[operator]
     embedding = next((name for name, module in modules.items() if module is own), "")
     tied = _tied(config, network, modules)
     return BaseNetwork(str(config.model_type), modules, is_wrapper, embedding, tied, facts)

@@ -314,7 +314,8 @@ class PackedLinear(nn.Module):
         self.register_buffer("qweight", (weight * 8).round().to(torch.int8))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x @ (self.qweight.float() / 8).T  # type: ignore[operator]
+        weight = self.get_buffer("qweight").float() / 8
+        return x @ weight.T
 
 
 def test_a_layer_of_a_quantisation_library_is_adapted_as_any_other() -> None:
@@ -347,9 +348,8 @@ def test_a_module_that_is_not_called_in_one_pass_fails_that_pass_and_no_other() 
     torch.manual_seed(0)
     model = ReadsWeights()
     adapters = AppliedAdapters(model)
-    adapters.apply(
-        "both", replace(_on("first", 1.0), low_rank=_on("first", 1.0).low_rank | _on("second", 1.0).low_rank)
-    )
+    parts = {**_on("first", 1.0).low_rank, **_on("second", 1.0).low_rank}
+    adapters.apply("both", replace(_on("first", 1.0), low_rank=parts))
     adapters.apply("one", _on("first", 1.0))
 
     def answered(name: str | None, tokens: int) -> torch.Tensor:
