@@ -92,8 +92,9 @@ def split_layers(network: nn.Module) -> None:
     others = {id(weight) for module in network.modules() if type(module) not in SPLIT for weight in _own(module)}
     for module in network.modules():
         if (split := SPLIT.get(type(module))) is not None and id(module.weight) not in others:
+            weight = module.get_parameter("weight").detach()
             module.__class__ = split
-            module.weight = nn.Parameter(module.weight.to(STORED), requires_grad=False)
+            module.weight = nn.Parameter(weight.to(STORED), requires_grad=False)
 
 
 def _own(module: nn.Module) -> Iterator[nn.Parameter]:
