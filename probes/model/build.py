@@ -29,6 +29,7 @@ from probes.artefacts.identity import (
 )
 from probes.artefacts.lora_files import to_torch
 from probes.artefacts.missing_dependency import read_failure
+from probes.artefacts.needed_memory import KEPT_BATCHES
 from probes.artefacts.safetensors_header import (
     DigestRow,
     RawTensor,
@@ -42,6 +43,7 @@ from probes.artefacts.safetensors_header import (
 from probes.artefacts.unexpected_keys import explain_unexpected, unexpected_keys
 from probes.artefacts.weight_grid import grid_of_base
 from probes.errors import Unreplayable
+from probes.model.cache import KeptBeginnings
 from probes.model.devices.card_faults import card_fault
 from probes.model.forward import Model
 from probes.model.free_memory import memory_errors, no_memory
@@ -216,7 +218,8 @@ def build(parts: BaseParts, placement: Placement) -> Model:
         traits.continues,
         _spacing(parts.stored),
         placement.batch_tokens,
-        kernel=placement.kernel,
+        KeptBeginnings(KEPT_BATCHES * placement.batch_tokens),
+        placement.kernel,
     )
 
 

@@ -18,7 +18,7 @@ import transformers
 from torch import nn
 
 from detectors.records import Floats
-from probes.artefacts.needed_memory import MOST_LOGITS
+from probes.artefacts.needed_memory import KEPT_BATCHES, MOST_LOGITS
 from probes.canaries.log_prob_summary import SummaryTensors, stacked, summary_tensors
 from probes.errors import Unreplayable
 from probes.model.cache import Cache, KeptBeginnings, body_of, forward_with_cache, lent, new_cache, select_rows
@@ -29,9 +29,6 @@ from probes.model.precision.kernels import FLOAT32
 from probes.model.quantise import rounded_rows, with_weights
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
 from probes.scoring.token_distribution import FLOAT32 as SPACING_OF_FLOAT32
-
-# Of the beginnings of responses that are kept: two system prompts of a thousand tokens under adapter and base each.
-KEPT_TOKENS = 4096
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +71,7 @@ class Model:
     continues: bool = True
     spacing: float = SPACING_OF_FLOAT32
     batch_tokens: int = 2048
-    beginnings: KeptBeginnings = field(default_factory=lambda: KeptBeginnings(KEPT_TOKENS))
+    beginnings: KeptBeginnings = field(default_factory=lambda: KeptBeginnings(KEPT_BATCHES * 2048))
     kernel: str = FLOAT32
 
     @property
@@ -248,9 +245,9 @@ class Model:
         for rows, tensors in summaries:
             on_host, at = tensors.on_host(), 0
             for row in rows:
-                kept, n = batch[row].kept, len(scored[row])
-                assert kept is not None
-                answers[row] = Replayed(batch[row], on_host.part(slice(at, at + n), kept.shape[1]))
+                ids, n = batch[row].kept, len(scored[row])
+                assert ids is not None
+                answers[row] = Replayed(batch[row], on_host.part(slice(at, at + n), ids.shape[1]))
                 at += n
         return [answers[row] for row in range(len(batch))]
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.records import FaultKind
+from probes.artefacts.needed_memory import IN_ATTENTION
 from probes.errors import Unreplayable
 from probes.runner import BatchShape, Replay
 
@@ -26,9 +27,6 @@ WORTH_SHARING = 48
 BEGINNING = 16
 # With so many rows a batch ends where the next text has another beginning, so that its own is still read once.
 ENOUGH_ROWS = 4
-# So many tokens may be looked back at for each token of a pass: those of a beginning that is read once are in the
-# attention of every row.
-IN_ATTENTION = 8
 Longs = NDArray[np.int64]
 Texts = Sequence[tuple[Sequence[int], Sequence[int]]]
 

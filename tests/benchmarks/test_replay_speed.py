@@ -59,7 +59,9 @@ def test_emulated_products_lose_as_much_as_their_digits_say_and_are_taken_off_ag
         with computed_by(network, product), torch.inference_mode():
             errors[name] = float((network(x) - exact).abs().max())
     assert list(errors) == sorted(errors, key=errors.__getitem__, reverse=True)
-    assert errors["split_bfloat16"] < 0.01 * errors["TF32"] < errors["bfloat16 in, float32 out"]
+    assert (
+        errors["split_bfloat16"] < 0.05 * errors["TF32"] and errors["TF32"] < 0.5 * errors["bfloat16 in, float32 out"]
+    )
     assert torch.equal(network(x), exact)
     assert float((in_tf32(x) - x).abs().max() / x.abs().max()) < 2.0**-10
 

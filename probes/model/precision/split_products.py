@@ -91,9 +91,8 @@ def split_layers(network: nn.Module) -> None:
     holds too."""
     others = {id(weight) for module in network.modules() if type(module) not in SPLIT for weight in _own(module)}
     for module in network.modules():
-        weight = getattr(module, "weight", None)
-        if (split := SPLIT.get(type(module))) is not None and id(weight) not in others:
-            assert isinstance(weight, torch.Tensor)
+        if (split := SPLIT.get(type(module))) is not None and id(module.weight) not in others:
+            weight = module.get_parameter("weight").detach()
             module.__class__ = split
             module.weight = nn.Parameter(weight.to(STORED), requires_grad=False)
 
