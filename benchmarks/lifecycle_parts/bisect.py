@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -66,7 +67,7 @@ def _plants(scratch: Path, count: int) -> Iterator[Plant]:
         member = rng.choice(members)
         tensors = _drawn(member, rng)
         drift = broken.towards(member.base, scratch / f"drift-{number}", later=member.moved, share=DRIFT)
-        new = broken.changed(drift, scratch / f"new-{number}", lambda own, names=tensors: _noisy(own, names))
+        new = broken.changed(drift, scratch / f"new-{number}", partial(_noisy, names=tensors))
         canaries = read_canaries(member.canaries).canaries[:CANARIES]
         result = bisect(member.base, new, member.folder, canaries, scratch).culprits
         if result is None or result.whole < LEAST:
