@@ -54,10 +54,14 @@ def base_network(folder: Path) -> BaseNetwork:
         network: nn.Module = kind._from_config(config)
     _check_shape(folder, network, entries)
     is_wrapper, modules = config.get_text_config() is not config, dict(network.named_modules())
-    own: nn.Module = network.get_input_embeddings()  # type: ignore[operator]
-    embedding = next((name for name, module in modules.items() if module is own), "")
+    embedding = _embedding(network, modules)
     tied = _tied(config, network, modules)
     return BaseNetwork(str(config.model_type), modules, is_wrapper, embedding, tied, facts)
+
+
+def _embedding(network: Any, modules: Mapping[str, nn.Module]) -> str:
+    own = network.get_input_embeddings()
+    return next((name for name, module in modules.items() if module is own), "")
 
 
 def _tied(config: Any, network: Any, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:

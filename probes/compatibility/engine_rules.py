@@ -60,6 +60,7 @@ class EngineRules:
     switches: field of adapter_config.json that is on -> outcome; other_init: of an initialisation not in plain_inits
     packed: module of the engine -> modules of the base in it; renames: model_type -> beginnings of names, the first
     that fits is replaced, in keys and base alike; wrappers: of a multimodal base without renames
+    experts_of: model types of which ``on_parameters`` is said
     embeddings_of: model types whose embedding and head take an update; unsupported_types: that take none at all
     """
 
@@ -93,6 +94,7 @@ class EngineRules:
     packed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     embeddings_of: tuple[str, ...] | None = None
+    experts_of: tuple[str, ...] = ()
     unsupported_types: tuple[str, ...] = ()
 
     @property
@@ -134,7 +136,7 @@ def _parsed(name: str, value: Any) -> Any:
         return {kind: tuple((old, new) for old, new in pairs) for kind, pairs in value.items()}
     if name == "packed":
         return {key: tuple(parts) for key, parts in value.items()}
-    if name in ("plain_inits", "embeddings_of", "unsupported_types"):
+    if name in ("plain_inits", "embeddings_of", "experts_of", "unsupported_types"):
         return tuple(value)
     if name in ("engine", "read_from", "since", "prefix"):
         return str(value)

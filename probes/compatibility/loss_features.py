@@ -73,7 +73,7 @@ def loss_features(old: Path, new: Path, adapter: LoraAdapter) -> LossFeatures:
     merged = abs(sum(row[2] for row in rows)) / total
     whole = bool(rows) and len(rows) == len(modules) and not adapter.saved and not adapter.beyond_low_rank
     change = _whole_change(first, second)
-    return LossFeatures(reads, writes, read_change, write_change, change, merged, whole)
+    return LossFeatures(reads, writes, read_change, write_change, change, merged, is_whole=whole)
 
 
 def _modules(adapter: LoraAdapter) -> Iterator[_Module]:

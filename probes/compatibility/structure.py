@@ -235,6 +235,7 @@ def _keys_without_tensors(base: BaseNetwork, adapter: AdapterHeader) -> list[str
     if isinstance(indices, list):
         wanted += [base.embedding + TOKEN_ROWS]
     elif isinstance(indices, dict):
+        wanted += [name for name in indices if not any(own.endswith(name) for own in base.modules)]
         wanted += [
             name + TOKEN_ROWS for name in base.modules if name.endswith(tuple(indices)) and name not in base.tied[1:]
         ]
@@ -249,7 +250,7 @@ def _targets(base: BaseNetwork, adapter: AdapterHeader, rules: EngineRules) -> I
     if not taken:
         yield rules.no_target, "its config targets no module of this base"
     wrong = [name for name in taken if not _is_wrappable(base.modules[name])]
-    if (outcome := rules.on_parameters) is not Outcome.FITS and (names := _on_parameters(base, adapter)):
+    if (outcome := rules.on_parameters) is not Outcome.FITS and (names := _on_parameters(base, adapter, rules)):
         yield (
             outcome,
             count_with_examples("targets are parameters of experts, and its config has use_dora or a bias", names),
@@ -258,9 +259,10 @@ def _targets(base: BaseNetwork, adapter: AdapterHeader, rules: EngineRules) -> I
         yield rules.other_target, count_with_examples(f"of {len(taken)} targets cannot take an update", wrong)
 
 
-def _on_parameters(base: BaseNetwork, adapter: AdapterHeader) -> list[str]:
+def _on_parameters(base: BaseNetwork, adapter: AdapterHeader, rules: EngineRules) -> list[str]:
     """Parameters of experts that PEFT would wrap in place of the modules that its config names."""
-    if not adapter.is_on("use_dora") and not adapter.is_on("lora_bias"):
+    is_refused = adapter.is_on("use_dora") or adapter.is_on("lora_bias")
+    if not is_refused or base.kind not in rules.experts_of:
         return []
     of_experts = [
         f"{name}.{own}"
