@@ -380,16 +380,18 @@ BASE_BY_CANARIES = Text(
 # By sampled responses. Read by (cause, variant).
 #
 # Always: adapter, adapter_argument, author (see AUTHORS), against, scored (so many of so many responses are clearly not
-# from the accepted adapter).
+# from the accepted adapter), since (see RESPONSES_SINCE, "" where that is not known).
+
+RESPONSES_SINCE = " since {at} UTC"
 
 _RESPONSES_FIT = (
-    "sampled responses of {adapter} fit {author} better than the accepted adapter ({against} of {scored} are clearly "
-    "not from the accepted adapter)"
+    "sampled responses of {adapter} fit {author} better than the accepted adapter ({against} of {scored}{since} are "
+    "clearly not from the accepted adapter)"
 )
 
 _BASE_REQUESTS_FIT = (
     "sampled responses to requests that name the base {adapter} fit {author} better than the accepted base ({against} "
-    "of {scored} are clearly not from it)"
+    "of {scored}{since} are clearly not from it)"
 )
 
 BY_RESPONSES = {
@@ -430,14 +432,14 @@ BY_RESPONSES = {
         "engine, {other} first; then reload it and run gapwatch query responses -p subject={adapter_argument}",
     ),
     (Cause.ONE_REPLICA, "by pod"): Text(
-        explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
-        "adapter, all from {pods}; the others are as accepted",
+        explanation="{against} of {scored} sampled responses of {adapter}{since} fit {author} better than the "
+        "accepted adapter, all from {pods}; the others are as accepted",
         action="take {pods} out of rotation, then reload {adapter} there and run gapwatch query responses -p "
         "subject={adapter_argument}",
     ),
     (Cause.ONE_REPLICA, "pods not known"): Text(
-        explanation="{against} of {scored} sampled responses of {adapter} fit {author} better than the accepted "
-        "adapter; the others are as accepted",
+        explanation="{against} of {scored} sampled responses of {adapter}{since} fit {author} better than the "
+        "accepted adapter; the others are as accepted",
         action="send the same request to each pod by itself (kubectl get pods -o wide), take the faulty ones out of "
         "rotation, then reload {adapter} there and run gapwatch query responses -p subject={adapter_argument}",
     ),
@@ -673,7 +675,8 @@ STRENGTH_INTERVAL = " (95 % {low:.3f}..{high:.3f})"
 # ---------------------------------------------------------------------------------------------------------------------
 # Headlines of notices, by why something is sent (NoticeReason in agent/records.py).
 #
-# subject: with "base" before it where it is one; base; cause, status and reason: in words; affected: see AFFECTED;
+# subject: with "base" before it where it is one, see ADAPTERS_OF; affected: see AFFECTED
+# base; cause, status and reason: in words;
 # retention, strength and since: see RETENTION, STRENGTH and SINCE, "" where there is none; live_base, live_adapter,
 # live_tokenizer, live_template: the first digits of the hashes of what is in place now; live_engine, golden_engine,
 # live_source, golden_source: what the serving engine says, and said at the enrolment; why: as given at enrolment, or
@@ -720,7 +723,10 @@ ONE_FAULT, SEVERAL_FAULTS = "1 fault was", "{faults} faults were"
 CAUSE_NOT_REPLAYED = "cause not refined: no fault could be replayed on the accepted base and adapter"
 REPLAYED_WITH = "with {replayed} of {members} adapters"
 NOT_REPLAYED = "not replayed: {missing}"
-# Why it is sent now, by the same reasons.
+# Why it is sent now, by the same reasons; and where the one before has ended within a day. was: its cause, see
+# REOPENED_WAS, or ""
+REOPENED_AFTER = "an incident opens again, within a day: the one before ended {ended} UTC{was}"
+REOPENED_WAS = ", and was {cause}"
 SENT_BECAUSE = {
     "degraded": "an incident opens",
     "cause_sharper": "the cause of the open incident is known better",
@@ -749,7 +755,9 @@ BASE_REQUESTS = "requests for base {name}"
 # Of a base of which some adapters are measured again, and too few to judge it.
 IN_PART = "some of its adapters"
 CAUSE_UNKNOWN = "degraded, cause unknown"
-AFFECTED, AFFECTED_ONE = " ({n} adapters: {names})", " (1 adapter: {names})"
+# Of a base's incident: its adapters are at fault, and the base itself may be as accepted. n: of these
+ADAPTERS_OF, ADAPTER_OF = "{n} adapters of base {name}", "1 adapter of base {name}"
+AFFECTED = " ({names})"
 RETENTION = " - retention {retention}"
 # Of an incident whose adapter keeps its effect: what it was opened for. of: what the share is of, such as "canaries
 # beyond tolerance"
@@ -839,6 +847,11 @@ MAKE_SCORABLE_OF_BASE = (
     "run gapwatch query responses -p subject={base_argument} and read the column detail; a temperature that the "
     "records lack is set in scoring.temperature"
 )
+# Of several adapters that share a base, by their responses, in place of the action for one of them. names: all of them
+TOGETHER = {
+    Cause.ADAPTER_NOT_APPLIED: "list the adapters that the engine has loaded (GET /v1/models), and load all of {names} "
+    "again; then run gapwatch query responses -p subject={base_argument}",
+}
 LOOK_AT_BASE = "look first at what these adapters share: the engine, the base, and the last release of either"
 THEN = "{first}; then: {action}"
 
@@ -852,11 +865,11 @@ TERMS = {
     "tolerance": (r"\btolerance\b", "the share of its strength that an adapter may lose or gain; 5 % by default"),
     "nats": (
         r"\bnats\b",
-        "evidence, as a natural logarithm: with each nat chance is 2.7 times less likely to bring it about; a page "
-        "takes as many as keep false pages to those that alerts.false_pages_per_year allows",
+        "the unit of evidence: each one makes chance 2.7 times less likely as its explanation; how many a page needs "
+        "follows from alerts.false_pages_per_year",
     ),
     "scale": (r"\b(scale|strength)\b", "the strength at which an adapter is applied, 1 as accepted (also: strength)"),
     "base shift": (r"\bbase shift\b", "how far the base's own answers moved, 1 as far as the adapter moves them"),
     "95 %": (r"95 %", "the interval holds the true value with 95 % confidence"),
 }
-TERMS_MORE = "more terms: docs/glossary.md in the repository of gapwatch"
+TERMS_MORE = "more terms: gapwatch glossary WORD"

@@ -543,6 +543,8 @@ class Interval:
 class Onset:
     """The fault began after the last healthy round (None: there was none) and no later than the first bad one.
 
+    Of responses the times are those at which they were served: ``after`` of the last good one, ``by`` of the first bad.
+
     estimate: when the evidence says it began, by the detectors' CUSUM statistics; None where they cannot tell
     earliest, latest: after the one and by the other, with 95 % confidence (docs/mathematics.md#onset-interval); latest
     is None where there is no such interval, earliest alone where it may have begun before all rounds that are kept

@@ -163,6 +163,7 @@ class ResponseDiagnosis:
     adapter: its name; the base's where ``of_base``
     alternative: the one that explains the responses best; None where none does
     against, scored: responses that clearly speak against the accepted adapter, of so many
+    since: when the first of those was served, seconds since the epoch; None where that is not known
     bad_pods: pods of those responses, where other pods answer as accepted; empty otherwise
     strength: of the accepted one, estimated from the responses; None where it was not
     """
@@ -174,4 +175,5 @@ class ResponseDiagnosis:
     scored: int
     bad_pods: tuple[str, ...]
     strength: Interval | None
+    since: float | None = None
     of_base: bool = False

@@ -25,6 +25,7 @@ class ResponseCounts:
     scored: all of them but the fresh ones; against, favour: those that clearly spoke against the accepted adapter, or
     for it; fresh: scored in the good rounds since the last bad one, which count as scored with the next bad round
     bad_pods, pods: replicas of bad responses, and of all
+    since: when the first of them was served, seconds since the epoch; None where that is not known
     """
 
     scored: int = 0
@@ -33,6 +34,7 @@ class ResponseCounts:
     fresh: int = 0
     bad_pods: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
+    since: float | None = None
 
     @property
     def share(self) -> float:
@@ -41,13 +43,13 @@ class ResponseCounts:
 
     def to_json(self) -> dict[str, Any]:
         """Saved state names ``scored`` "heard"."""
-        stored = asdict(self)
+        stored = {name: value for name, value in asdict(self).items() if value is not None}
         return {"heard": stored.pop("scored"), **stored}
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseCounts:
         counts = [stored[name] for name in ("heard", "against", "favour", "fresh")]
-        return cls(*counts, *(tuple(stored[name]) for name in ("bad_pods", "pods")))
+        return cls(*counts, *(tuple(stored[name]) for name in ("bad_pods", "pods")), stored.get("since"))
 
 
 def diagnose_responses(
@@ -58,13 +60,16 @@ def diagnose_responses(
     alternative: that one, None where none leads; strength: of the adapter, estimated from the responses
     """
     cause, pods = _by_replica(counts, _cause(alternative, identity))
-    return ResponseDiagnosis(cause, adapter, alternative, counts.against, counts.scored, pods, strength)
+    return ResponseDiagnosis(
+        cause, adapter, alternative, counts.against, counts.scored, pods, strength, since=counts.since
+    )
 
 
 def diagnose_base_requests(base: str, counts: ResponseCounts, alternative: Alternative | None) -> ResponseDiagnosis:
     """The cause for requests that name the base itself, likewise."""
     cause, pods = _by_replica(counts, _cause_of_base_requests(alternative))
-    return ResponseDiagnosis(cause, base, alternative, counts.against, counts.scored, pods, None, of_base=True)
+    against, scored, since = counts.against, counts.scored, counts.since
+    return ResponseDiagnosis(cause, base, alternative, against, scored, pods, None, since, of_base=True)
 
 
 def _by_replica(counts: ResponseCounts, cause: Cause) -> tuple[Cause, tuple[str, ...]]:

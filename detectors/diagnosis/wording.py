@@ -323,6 +323,7 @@ def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
         "adapter_argument": quote(adapter),
         "against": diagnosis.against,
         "scored": diagnosis.scored,
+        "since": "" if diagnosis.since is None else text.RESPONSES_SINCE.format(at=_time_of_day(diagnosis.since)),
         "author": author.format(adapter=adapter, other=other, bits=_rounded_to(diagnosis.alternative)),
         "other": other,
     }
@@ -332,6 +333,12 @@ def response_values(diagnosis: ResponseDiagnosis) -> dict[str, Any]:
         values |= {"strength": diagnosis.strength.mean}
         values |= {"low": diagnosis.strength.low, "high": diagnosis.strength.high, "n": diagnosis.strength.n}
     return values
+
+
+def _time_of_day(at: float) -> str:
+    """UTC, to the second: responses of one round are a few seconds apart."""
+    minutes, seconds = divmod(int(at) % 86_400, 60)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{seconds:02d}"
 
 
 def _values_of_match(diagnosis: Diagnosis, matched: MatchedFault) -> dict[str, Any]:

@@ -41,7 +41,8 @@ BETS_ON_FAULTY, BETS_ON_HEALTHY = 6, 3
 class ScoredRound(NamedTuple):
     """One measured round of one subject: so many of its scores are 1.
 
-    at: seconds since the epoch; drawn > 0; share: of the scores that may be 1 where nothing is wrong
+    at: of its last answer, seconds since the epoch; drawn > 0
+    share: of the scores that may be 1 where nothing is wrong
     """
 
     at: float

@@ -134,6 +134,7 @@ def decide_traffic(
         onset_at=estimates.onset_at,
         may_end=enough(counts) and sampler.is_back(before.drawn_at) and recovery.shown,
         scores=responses.scores,
+        answers=responses.answers,
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
     drawn_at = before.drawn_at if step.after.open else {}
@@ -184,14 +185,16 @@ def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) 
         return ResponseCounts()
     past = before.counts
     favour, pods = past.favour + responses.favour, tuple(sorted({*past.pods, *responses.pods}))
+    since = past.since if past.since is not None or responses.answers is None else responses.answers.first
     if responses.good:
-        return replace(past, fresh=past.fresh + responses.scored, favour=favour, pods=pods)
+        return replace(past, fresh=past.fresh + responses.scored, favour=favour, pods=pods, since=since)
     return ResponseCounts(
         scored=past.scored + past.fresh + responses.scored,
         against=past.against + responses.against,
         favour=favour,
         bad_pods=tuple(sorted({*past.bad_pods, *responses.bad_pods})),
         pods=pods,
+        since=since,
     )
 
 

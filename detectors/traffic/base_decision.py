@@ -10,9 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from shlex import quote
 
 from detectors.name_list import first_names
-from detectors.on_call_text import AT_FAULT, BASE_RESPONSES, EVIDENCE_GROWING, LOOK_AT_BASE, NONE_AT_FAULT, THEN
+from detectors.on_call_text import (
+    AT_FAULT,
+    BASE_RESPONSES,
+    EVIDENCE_GROWING,
+    LOOK_AT_BASE,
+    NONE_AT_FAULT,
+    THEN,
+    TOGETHER,
+)
 from detectors.records import Cause, Evidence, Identity, NamedCause, Reason, Status, SubjectKind, Verdict
 from detectors.traffic.adapter_decision import ResponseIncident
 from detectors.traffic_records import TrafficRound
@@ -151,7 +160,10 @@ def _in_common(base: str, members: Members) -> NamedCause:
         alike.setdefault(shown, []).append(adapter)
     each = "; ".join(f"{shown}: {first_names(adapters)}" for shown, adapters in alike.items())
     together = BASE_RESPONSES.format(bad=len(members.bad), scored=members.scored, base=base, causes=each)
-    action = THEN.format(first=LOOK_AT_BASE, action=leading.action) if leading.action else LOOK_AT_BASE
+    names = [name for name, incident in incidents.items() if incident.cause is cause]
+    shared = TOGETHER.get(cause, "").format(names=first_names(names), base_argument=quote(base))
+    then = shared if len(names) > 1 and shared else leading.action
+    action = THEN.format(first=LOOK_AT_BASE, action=then) if then else LOOK_AT_BASE
     return NamedCause(cause, "; ".join(filter(None, (together, leading.explanation))), action)
 
 

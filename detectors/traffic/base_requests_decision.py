@@ -67,6 +67,7 @@ def decide_base_requests(
         onset_at=onset_at,
         may_end=enough(counts) and recovery.shown,
         scores=responses.scores,
+        answers=responses.answers,
     )
     step = advance(before.incident, result, rules, BY_RESPONSES)
     explanations = explained(before, responses, log_e)

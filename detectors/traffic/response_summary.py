@@ -18,6 +18,7 @@ from detectors.on_call_text import SCORE_NOT_FINITE
 from detectors.traffic.leading_alternative import Explanations
 from detectors.traffic.path_recovery import PathLikelihood
 from detectors.traffic_records import ScoringMode, TrafficScore
+from detectors.verdicts.incident import AnswerTimes
 from detectors.verdicts.recovery import DrawCounts
 
 # A response speaks against what was accepted when its e-value reaches this: under the null at most one in twenty does,
@@ -40,6 +41,7 @@ class ResponseSummary:
     sampled: how many were drawn, and so may have a likelihood along a path
     explanations: of the responses against it by each alternative, or of all responses where none is
     path: of the scored responses
+    answers: when the scored ones were served; None where none is scored, or of one that is not known
     """
 
     scored: int = 0
@@ -56,6 +58,7 @@ class ResponseSummary:
     sampled: int = 0
     explanations: Explanations = field(default_factory=Explanations)
     path: PathLikelihood = field(default_factory=PathLikelihood)
+    answers: AnswerTimes | None = None
 
     @property
     def scores(self) -> DrawCounts:
@@ -111,7 +114,19 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
         sampled=sum(score.scored is ScoringMode.SAMPLED for score, _ in scored),
         explanations=Explanations.of(bad or [score for score, _ in scored], bool(bad)),
         path=PathLikelihood.of([score for score, _ in scored]),
+        answers=_answer_times([(score.at, value) for score, value in scored]),
     )
+
+
+def _answer_times(scored: Sequence[tuple[float, float]]) -> AnswerTimes | None:
+    """scored: when each response was served, and its evidence against what was accepted, nats"""
+    times = [at for at, _ in scored]
+    if not times or not min(times) > 0:
+        return None
+    first_bad = min((at for at, value in scored if value >= AGAINST), default=min(times))
+    is_cut = all(value > 0 for at, value in scored if at >= first_bad)
+    before = [at for at in times if at < first_bad]
+    return AnswerTimes(min(times), max(times), first_bad, max(before) if is_cut and before else None)
 
 
 def evidence_of(score: TrafficScore) -> float | None:

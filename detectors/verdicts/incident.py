@@ -84,11 +84,27 @@ BY_RESPONSES = Ending(silence_interrupts=False)
 BY_MEMBERS = Ending(good_rounds=1, silence_interrupts=False)
 
 
+class AnswerTimes(NamedTuple):
+    """When the answers that a round judges were given, seconds since the epoch; they may have waited long for it. By
+    the clocks of engines, so that one may lie after the round, which then counts as its time.
+
+    first, last: of all of them
+    first_bad: of those that speak against what was accepted, of all where none does by itself
+    good_until: the last one before ``first_bad`` where all from that on speak against it; None where they are mixed
+    """
+
+    first: float
+    last: float
+    first_bad: float
+    good_until: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class RoundResult:
     """One round of one subject, reduced to what moves its incident.
 
     reason: what a silent round, or a good one outside an incident, is reported as
+    answers: when what it judges was answered, where that was before ``at``; None where the round itself asked
     log_e: nats, the highest level among the subject's processes that may page
     onset_at: when the fault began by that evidence, seconds since the epoch; None where it cannot tell
     may_end: were good rounds enough? False holds an incident open that its good rounds would end
@@ -111,6 +127,17 @@ class RoundResult:
     scores: DrawCounts | None = None
     mode: Mode | None = None
     in_modes: Mapping[Mode, DrawCounts] = field(default_factory=dict)
+    answers: AnswerTimes | None = None
+
+    @property
+    def good_at(self) -> float:
+        """The latest time of which a good round says that nothing was wrong: of its last answer."""
+        return self.at if self.answers is None else min(self.answers.last, self.at)
+
+    @property
+    def bad_at(self) -> float:
+        """The earliest time of which a bad round says that something was wrong."""
+        return self.at if self.answers is None else min(self.answers.first_bad, self.at)
 
 
 class RoundInModes(NamedTuple):
@@ -124,7 +151,8 @@ class RoundInModes(NamedTuple):
 class Incident:
     """All that is remembered of one subject between rounds; times in seconds, None where it never happened.
 
-    last_good_at: last good round before the bad ones; first_bad_at: first bad round after it
+    last_good_at: last good round before the bad ones; first_bad_at: first bad round after it; of responses the times at
+    which they were served, not judged
     onset_estimate: when the fault began by the evidence at the alarm, which restarts at 0 there
     good_in_a_row, silent_in_a_row: rounds, the latest one included
     good_since_fault: while the incident is open, good rounds since one that was silent or showed the fault again
@@ -295,8 +323,16 @@ def _next(before: Incident, result: RoundResult, rules: Rules, ending: Ending) -
     good = result.outcome is Outcome.GOOD
     after = replace(before, silent_in_a_row=0, good_in_a_row=before.good_in_a_row + 1 if good else 0)
     if not good and before.first_bad_at is None:
-        after = replace(after, first_bad_at=result.at)
+        after = replace(after, first_bad_at=result.bad_at, last_good_at=_good_before(after, result))
     return _while_open(after, result, ending) if before.open else _while_closed(after, result, rules)
+
+
+def _good_before(incident: Incident, bad: RoundResult) -> float | None:
+    """The last good answer before a bad round: of that round itself where it is cut in two by the fault. Answers of
+    several partitions may be judged out of order, so it is never later than the first bad one."""
+    times = [incident.last_good_at, None if bad.answers is None else bad.answers.good_until]
+    known = [at for at in times if at is not None]
+    return min(max(known), bad.bad_at) if known else None
 
 
 def _while_open(after: Incident, result: RoundResult, ending: Ending) -> tuple[Reason, Incident]:
@@ -309,7 +345,7 @@ def _while_open(after: Incident, result: RoundResult, ending: Ending) -> tuple[R
     if not enough or not shown or not result.may_end:
         return Reason.RECOVERING, after
     return Reason.RESOLVED, Incident(
-        last_good_at=result.at,
+        last_good_at=result.good_at,
         good_in_a_row=after.good_in_a_row,
         reopenings=after.reopenings,
         resolved_at=result.at,
@@ -351,7 +387,7 @@ def _while_closed(after: Incident, result: RoundResult, rules: Rules) -> tuple[R
         return Reason.ALARM, opened
     good = result.outcome is Outcome.GOOD
     if good:
-        after = replace(after, last_good_at=result.at, first_bad_at=None)
+        after = replace(after, last_good_at=result.good_at, first_bad_at=None)
     if (not good and result.is_rare) or result.log_e >= rules.suspect_level:
         return Reason.EVIDENCE_GROWING, after
     return result.reason, after
@@ -361,7 +397,8 @@ def _with_scores(recent: tuple[ScoredRound, ...], result: RoundResult) -> tuple[
     scores = result.scores
     if scores is None:
         return recent
-    return with_round(recent, ScoredRound(result.at, scores.drawn, scores.beyond, scores.tolerated))
+    at = max(result.good_at, recent[-1].at if recent else -math.inf)
+    return with_round(recent, ScoredRound(at, scores.drawn, scores.beyond, scores.tolerated))
 
 
 def _with_modes(recent: tuple[RoundInModes, ...], result: RoundResult) -> tuple[RoundInModes, ...]:

@@ -12,7 +12,7 @@ from detectors.canaries.tolerance import Tolerances
 from detectors.diagnosis.response_cause import ResponseCounts
 from detectors.evidence.alternative import BASE, Alternative, interpolation, without
 from detectors.monitor import Monitor
-from detectors.records import Cause, Evidence, Interval, Reason, ShareOf, Status, Verdict
+from detectors.records import Cause, Evidence, Interval, Onset, Reason, ShareOf, Status, Verdict
 from detectors.traffic.adapter_decision import ResponseEstimates, ResponseIncident, decide_traffic
 from detectors.traffic.response_summary import summarise
 from detectors.traffic_records import ScoringMode, TrafficScore
@@ -266,3 +266,43 @@ def test_a_cause_that_only_a_suspicion_can_name_refines_the_page_once() -> None:
     said = [verdict(number, {BASE: -13.0, path: 25.0, lost: 34.0}) for number in range(1, 4)]
     assert [v.reason for v in said] == [Reason.CAUSE_REFINED, Reason.STILL_DEGRADED, Reason.STILL_DEGRADED]
     assert {v.cause for v in said} == {Cause.PARTLY_APPLIED} and "router without its mlp" in said[0].explanation
+
+
+def served(at: float, log_l: tuple[float, ...]) -> TrafficScore:
+    return replace(score(log_l), at=at)
+
+
+def judged_after(*rounds: list[TrafficScore]) -> Onset:
+    """The onset at an alarm in the last of these rounds, judged a minute apart from minute 10 on."""
+    state = ResponseIncident()
+    for number, scores in enumerate(rounds):
+        level = evidence(30.0 if number == len(rounds) - 1 else 0.0)
+        verdict, state = decided(*scores, told=level, before=state, number=10 + number)
+    assert verdict.onset is not None
+    return verdict.onset
+
+
+def test_the_onset_is_dated_by_when_responses_were_served_and_not_by_when_they_were_judged() -> None:
+    """Responses wait for their round: here those of minutes 2 and 3 are judged in minutes 10 and 11."""
+    onset = judged_after([served(120.0, FOR), served(125.0, FOR)], [served(180.0, AGAINST), served(185.0, AGAINST)])
+    assert (onset.after, onset.by) == (125.0, 180.0)
+
+
+def test_a_round_that_the_fault_cuts_in_two_dates_it_between_its_own_responses() -> None:
+    cut = [served(130.0, FOR), served(185.0, AGAINST), served(140.0, FOR), served(180.0, AGAINST)]
+    onset = judged_after([served(120.0, FOR)], cut)
+    assert (onset.after, onset.by) == (140.0, 180.0)
+    mixed = judged_after([served(120.0, FOR)], [*cut, served(190.0, FOR)])
+    assert (mixed.after, mixed.by) == (120.0, 180.0), "a fault of one replica: the round before is the last good one"
+
+
+def test_responses_of_partitions_that_are_judged_out_of_order_give_no_onset_that_ends_before_it_begins() -> None:
+    onset = judged_after([served(200.0, FOR)], [served(180.0, AGAINST)])
+    assert (onset.after, onset.by) == (180.0, 180.0)
+
+
+def test_the_interval_of_responses_is_dated_by_their_times_too() -> None:
+    """Twenty rounds of four good responses, served two minutes before they are judged, then lost ones."""
+    rounds = [[served(60.0 * (8 + n), FOR)] * 4 for n in range(20)]
+    onset = judged_after(*rounds, *[[served(60.0 * (28 + n), AGAINST)] * 4 for n in range(2)])
+    assert onset.earliest == 60.0 * (8 + 8) and onset.latest is not None and onset.latest <= 60.0 * 29
