@@ -28,7 +28,7 @@ once, written token by token, and scored as sampled responses are.
 
 Every base is asked the same when it is loaded (`probes/model/invariance.py`), so a type that is not in this table is
 run if it answers alike alone, in a batch, padded and from a cache, and refused otherwise. *One by one*: after a cache
-it reads one token at a time, because several begin its state anew; no beginning is shared there. The last ten are
+it reads one token at a time, because several begin its state anew; no beginning is shared there. The last ones are
 multimodal: they are asked in text, and what an adapter changes in their encoder of images is not replayed.
 
 | `model_type` | class | adapter on | after a cache | refused by name |
