@@ -65,7 +65,7 @@ class Placement:
     """Where and how a model runs. attention: transformers' name of the backend, or AUTO for what the class supports.
 
     batch_tokens: padded tokens of one forward pass at most
-    split: do weights stay in bfloat16 beside numbers in float32 (precision/split_products.py)?
+    split: do weights stay in bfloat16 beside numbers in float32 (probes/model/precision/split_products.py)?
     is_chosen: were dtype and split chosen here and not configured, so that a base that is stored otherwise is computed
     in float32?
     """
@@ -79,7 +79,7 @@ class Placement:
 
     @property
     def kernel(self) -> str:
-        """Its name (precision/kernels.py)."""
+        """Its name (probes/model/precision/kernels.py)."""
         return SPLIT if self.split else str(self.dtype).removeprefix("torch.")
 
     @property

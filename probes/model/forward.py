@@ -59,7 +59,7 @@ class Model:
     the files' dtype unless configured otherwise, also where this copy is in float32
     batch_tokens: padded tokens of one forward pass that there was memory for beside it when it was loaded
     beginnings: of responses that were read, kept for those to come
-    kernel: name of that in which it is computed (precision/kernels.py)
+    kernel: name of that in which it is computed (probes/model/precision/kernels.py)
     """
 
     hash: str
