@@ -376,16 +376,46 @@ def check(
         list[str] | None,
         typer.Option("--engine-setting", help="NAME=VALUE of the engine: max_lora_rank, lora_target_modules."),
     ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Load both bases here and measure; needs --from and --canaries.")
+    ] = False,
+    canaries: Annotated[Path | None, typer.Option("--canaries", help="Canary file (JSON Lines).")] = None,
+    tolerance: Annotated[float, typer.Option("--tolerance", help="Share of its effect that it may lose.")] = 0.05,
     json: Json = False,
 ) -> int:
     """Check, before a base is swapped, whether an adapter will crash on the new one, be ignored, or lose its effect.
 
-    0 it fits, 1 it will lose, 2 cannot tell. Nothing of the adapter or the base is run.
+    0 it fits, 1 it will lose, 2 cannot tell. Without --replay nothing of the adapter or the bases is run.
     """
     from agent.cli.lifecycle.check import CheckOptions, check_pair
 
-    wish = CheckOptions(base, adapter, old, engine, engine_version, engine_setting or ())
+    wish = CheckOptions(
+        *(base, adapter, old, engine, engine_version, engine_setting or ()),
+        replay=replay,
+        canaries=canaries,
+        tolerance=tolerance,
+    )
     return check_pair(wish, json)
+
+
+@cli.command()
+def bisect(
+    old: Annotated[str, typer.Option("--from", help="Folder of the base that was accepted, or a commit.")],
+    new: Annotated[str, typer.Option("--to", help="Folder of the new base, or a commit.")],
+    adapter: Annotated[Path, typer.Option("--adapter", help="Folder of the adapter, in PEFT's layout.")],
+    canaries: Annotated[Path, typer.Option("--canaries", help="Its canary file (JSON Lines).")],
+    repository: Annotated[
+        Path | None, typer.Option("--repository", help="Local git repository that --from and --to are commits of.")
+    ] = None,
+    json: Json = False,
+) -> int:
+    """Name the tensors of a new base, and the commit, that cost an adapter its effect.
+
+    0 they are named, 1 nothing is lost or nothing stands out, 2 cannot tell. Both bases are loaded here, one at a time.
+    """
+    from agent.cli.lifecycle.bisect import BisectOptions, bisect_bases
+
+    return bisect_bases(BisectOptions(old, new, adapter, canaries, repository), json)
 
 
 @cli.command("check-config")
@@ -441,6 +471,76 @@ def passports(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     from agent.cli.lifecycle.passport import show_passports
 
     return show_passports(config, json)
+
+
+@cli.command()
+def retire(
+    adapter: Annotated[str, typer.Argument(help="Adapter name, as in the configuration.")],
+    why: Annotated[str, typer.Option("--why", help="The reason; needed but for --undo.")] = "",
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Delete its golden records, the copies of its files and its canaries too.")
+    ] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="On the watch again.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Take an adapter off the watch, and keep what a successor needs: golden records, canaries, stored prompts."""
+    from agent.cli.lifecycle.retire import RetireOptions
+    from agent.cli.lifecycle.retire import retire as take_off
+
+    return take_off(config, adapter, RetireOptions(why, forget, undo), json)
+
+
+@cli.command()
+def rebuild(
+    adapter: Annotated[str, typer.Argument(help="Adapter name, as in the configuration, or of one that is retired.")],
+    base: Annotated[str, typer.Option("--base", help="Folder, file or hub id of the base that it is to run on.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder of the candidates; default: rebuilt/ADAPTER.")
+    ] = None,
+    old: Annotated[str, typer.Option("--from", help="The accepted base; default: the copy beside its record.")] = "",
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="JSON Lines of exported requests, asked of the accepted copies.")
+    ] = None,
+    written: Annotated[int, typer.Option(min=0, help="Prompts that the accepted base makes up.")] = 48,
+    steps: Annotated[int, typer.Option(min=1, help="Of the training.")] = 120,
+    rate: Annotated[float, typer.Option(help="Of the training, at its highest.")] = 1e-3,
+    seed: Annotated[int, typer.Option(min=0, help="Equal ones give the same successor on the same machine.")] = 0,
+    train: Annotated[bool, typer.Option("--train/--no-train", help="Only what needs no training.")] = True,
+    always: Annotated[bool, typer.Option("--always", help="Train even where nothing is lost without.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Make a successor on another base from the golden record and the accepted copies: none of the training data.
+
+    0 where a candidate is accepted, 1 where none is, 2 where nothing can be said. Goes on where it was stopped.
+    """
+    from agent.cli.lifecycle.rebuild import RebuildOptions, rebuild_adapter
+
+    wish = RebuildOptions(base, out, old, prompts, written, steps, rate, seed, train, always)
+    return rebuild_adapter(config, adapter, wish, json)
+
+
+@cli.command()
+def accept(
+    adapter: Annotated[str, typer.Argument(help="Adapter name, as in the configuration, or of one that is retired.")],
+    candidate: Annotated[
+        Path | None, typer.Option("--candidate", help="Its folder, in PEFT's layout; default: as configured.")
+    ] = None,
+    base: Annotated[str, typer.Option("--base", help="That it is to run on; default: as configured.")] = "",
+    retention: Annotated[float, typer.Option(help="That the interval's lower end has to reach.")] = 0.9,
+    check_loss: Annotated[float, typer.Option("--check-loss", help="Share of right answers that may be lost.")] = 0.03,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Test a candidate from anywhere on the held-out canaries. It only tests: enrol --replace moves the reference.
+
+    0 accepted, 1 not accepted, 2 cannot tell.
+    """
+    from agent.cli.lifecycle.accept import AcceptOptions
+    from agent.cli.lifecycle.accept import accept as assess_candidate
+
+    return assess_candidate(config, adapter, AcceptOptions(candidate, base, retention, check_loss), json)
 
 
 @cli.command()

@@ -35,6 +35,7 @@ from agent.errors import Refused
 from agent.health import Routes, Statuses
 from agent.kafka.consumer import Consumer
 from agent.kafka.owned_bases import RULE, OwnedBases
+from agent.lifecycle.passport_feed import PassportFeed
 from agent.open_telemetry.exporters import metric_readers
 from agent.records import ScoredResponses
 from agent.sink import Sink, Sinks
@@ -127,7 +128,7 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         judge=judge,
         sinks=sinks,
         worker=worker,
-        feeds=(*models, *sources),
+        feeds=(*models, *sources, *([PassportFeed(config)] if config.replayed else [])),
         traffic=traffic,
         ownership=ownership,
         own=own,

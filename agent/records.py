@@ -230,6 +230,32 @@ class Watching:
     subjects: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class AdapterClock:
+    """One thing of an adapter's passport that runs out (agent/lifecycle/clocks.py).
+
+    due: the day, seconds since the epoch at its beginning (UTC); stage: the warning in force, "" while the day is far
+    name: by which this warning is known, of this day and stage; words: for people
+    """
+
+    adapter: str
+    kind: str
+    due: float
+    stage: str
+    name: str
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassportClocks:
+    """All that runs out, of all adapters that this agent judges, as their passports say now. troubles: passports that
+    cannot be read, in words"""
+
+    at: float
+    clocks: tuple[AdapterClock, ...]
+    troubles: tuple[str, ...] = ()
+
+
 class NoticeKind(StrEnum):
     """What is sent: an incident opens, an incident ends, or a change is told without an incident."""
 
@@ -255,6 +281,7 @@ class NoticeReason(StrEnum):
     TOLERATED_CHANGE = "tolerated_change"  # so too: off by more than noise, by less than the tolerance
     TOLERATED_CHANGE_OVER = "tolerated_change_over"
     GOLDEN_OLD = "golden_old"  # change event: the golden record in force is older than the policy allows
+    PASSPORT_CLOCK = "passport_clock"  # so too: something that the adapter's passport names runs out
     NO_LONGER_JUDGED = "no_longer_judged"  # of an open incident: unmonitorable for three rounds, so it stays open
     CANNOT_TELL = "cannot_tell"  # unmonitorable for three rounds: an incident of its own
     CAN_TELL_AGAIN = "can_tell_again"  # resolve of that
@@ -279,7 +306,7 @@ class Notice:
     change: str = ""
 
 
-Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted
+Whole = BaseRound | Flip | TrafficBatch | GoldenAccepted | PassportClocks
 Observation = Whole | ScoredResponses | FaultReplay | FilesRound
 Judgement = Evidence | Verdict | Calibration | FilesReplay | Notice
 Finding = Whole | TrafficRound | Embedding | Judgement | Heartbeat | SavedState | Watching

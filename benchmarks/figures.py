@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import os
 import platform
 import subprocess
@@ -164,7 +165,8 @@ def _row(figure: Figure) -> dict[str, Any]:
 
 def _read(row: dict[str, Any]) -> Figure:
     interval = row.get("interval")
-    return Figure(**{**row, "interval": tuple(interval) if interval else None})
+    value = math.nan if row["value"] is None else row["value"]  # JSON has neither infinity nor that
+    return Figure(**{**row, "value": value, "interval": tuple(interval) if interval else None})
 
 
 def _cpu() -> str:

@@ -95,7 +95,7 @@ def _product(size: Size, precision: Precision) -> Iterator[Figure]:
     name = f"replay, {precision.name}, {n} adapters"
     yield context(f"{name}: put an adapter in its place", (time.perf_counter() - began) / n * 1e3, "ms")
     batch_replays = replays(size, n)
-    batches = pack(batch_replays, BatchShape(), PACKED_TOKENS)
+    batches = pack(batch_replays, BatchShape(), PACKED_TOKENS, on.continues)
     yield from _paced(f"{name}, packed as now", pace(size, on, batches))
     for rows in (32, 64):
         yield from _paced(f"{name}, packed by adapter, {rows} rows", pace(size, on, by_adapter(batch_replays, rows)))
@@ -117,12 +117,12 @@ def by_adapter(all_replays: list[Replay], rows: int) -> list[list[Replay]]:
     return batches
 
 
-def peft(size: Size) -> Iterator[Figure]:
+def peft(size: Size, count: int = 32) -> Iterator[Figure]:
     """The same rows by the reference implementation, PEFT, which takes an adapter name for each row."""
     from peft import LoraConfig, get_peft_model
 
     dtype = torch.bfloat16 if size.on_card else torch.float32
-    n = 32 if size.on_card else 4
+    n = count if size.on_card else 4
     net = network(size, dtype)
     targets = sorted({name.rpartition(".")[2] for name in linear_layers(net)})
     config = LoraConfig(r=size.rank, lora_alpha=2 * size.rank, target_modules=targets, init_lora_weights=False)

@@ -30,7 +30,8 @@ CPU; the figures are computed from them on the CPU. Its peers Evidently and Mode
 
 `make figures` runs `main_job` and `canary_evidence` and writes this page again. `traffic_evidence` takes hours on a CPU
 and is run apart, as are `sampling_speed`, which needs a Kafka, `replay_on_gpu`, which needs a card, `harmless`, which
-needs a kubelet for its third part, and `serving_engines`, which needs a vLLM for its last one. "Zoo" is 24
+needs a kubelet for its third part, `replay_speed`, which needs a card for its last part, and `serving_engines`, which
+needs a vLLM for its last one. "Zoo" is 24
 small adapters, trained when first asked for, on three small models, so that no figure of the canaries rests on the
 three adapters of the example.
 
@@ -114,6 +115,8 @@ def _row(figure: dict[str, Any], before: Before, marked: bool = True) -> str:
 
 
 def _value(figure: dict[str, Any]) -> str:
+    if figure["unit"] == "not measured":
+        return "*not measured*"
     if figure["value"] is None:  # JSON has no infinity
         return "beyond all that were tried"
     interval = figure.get("interval")

@@ -702,6 +702,7 @@ HEADLINES = {
     "tolerated_change_over": "{subject}: its change inside your tolerance is over{strength}",
     "golden_old": "{subject}: its golden record was accepted {why}, longer ago than alerts.golden_max_age allows; "
     "that is no fault of the adapter",
+    "passport_clock": "{subject}: {why}; that is no fault of the adapter",
 }
 # The same where no hash is known that says so.
 HEADLINES_UNKNOWN_FILES = {
@@ -747,6 +748,8 @@ SENT_BECAUSE = {
     "tolerated_change_over": "for three rounds it has been within its noise of what is accepted",
     "golden_old": "what it is compared with is older than you allow: look at whether its canaries still ask what users "
     "ask, and enrol it again (gapwatch enrol --replace)",
+    "passport_clock": "its passport names a day that is near or over: gapwatch passports shows all of them, and "
+    "whether a successor could be made",
 }
 # n: of reopenings, at least 1
 REOPENED = "{n} in a row, each within a day of the end before; the good rounds that end it double each time"

@@ -129,7 +129,7 @@ class BatchShape:
     beside: requests of others that a serving engine answers at the same time
     """
 
-    rows: int = 8
+    rows: int = 32
     left_pad: bool = False
     chunk: int = 0
     warm: bool = False
@@ -276,6 +276,15 @@ class PureFunction(Protocol):
 
     def computed_by(self) -> str:
         """Device, type and kernel that the answers of this process come from; another one may round otherwise."""
+
+
+@runtime_checkable
+class Computing(Protocol):
+    """A runner that computes answers itself. Without it a golden record does not say how they were computed."""
+
+    def kernel(self) -> str:
+        """In which numbers, by which attention and on which kind of device the live base answers, in words; "" while
+        none is loaded. Not the versions: the noise battery covers what they change."""
 
 
 @runtime_checkable

@@ -25,7 +25,7 @@ SERVED = "served"
 # them: what to load, and how it is run. All other fields are its own settings.
 FILLED_IN = (
     *("base", "adapters", "golden_base", "golden_adapters", "served", "limits"),
-    *("device", "device_memory", "cache_dir", "max_batch_tokens", "attention", "threads"),
+    *("device", "device_memory", "cache_dir", "max_batch_tokens", "attention", "threads", "tolerance"),
 )
 _KINDS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,)}
 _WANTED = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}

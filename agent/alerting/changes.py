@@ -21,6 +21,9 @@ CHANGES_KEPT = 16
 OldGoldens = Mapping[str, tuple[str, str]]
 """adapter -> (hash of its golden record, when that was accepted, in words)"""
 NOTHING_OLD: OldGoldens = MappingProxyType({})
+RunningOut = Mapping[str, Sequence[tuple[str, str]]]
+"""adapter -> (name of a warning that its passport's clocks give now, in words)"""
+NOTHING_RUNS_OUT: RunningOut = MappingProxyType({})
 # Reasons of a healthy verdict that are reported once.
 CHANGES = (
     *(Reason.BASE_MOVED, Reason.TOKENIZER_CHANGED, Reason.TEMPLATE_CHANGED, Reason.ADAPTER_MOVED),
@@ -55,14 +58,16 @@ def step_changes(
     cluster: str,
     fleet: Fleet | None,
     old_goldens: OldGoldens = NOTHING_OLD,
+    running_out: RunningOut = NOTHING_RUNS_OUT,
 ) -> tuple[dict[str, AlertState], tuple[Notice, ...]]:
     """The changes of one base's round that are to be sent now, and the states after it.
 
     verdicts: those that speak; fleet: None where the store gave no answer in time
-    old_goldens: adapters whose golden record is older than the policy allows
+    old_goldens: adapters whose golden record is older than the policy allows; running_out: what their passports say
     """
     after, notices, present = dict(states), [], dict[str, set[str]]()
-    for change in (*_changes_of_round(after, verdicts), *_of_old_goldens(verdicts, old_goldens)):
+    about_adapters = (*_of_old_goldens(verdicts, old_goldens), *_of_passports(verdicts, running_out))
+    for change in (*_changes_of_round(after, verdicts), *about_adapters):
         state = after.get(change.about, AlertState())
         if change.name in state.changes or change.waits_as in present.get(change.about, ()):
             continue
@@ -99,6 +104,16 @@ def _of_old_goldens(verdicts: Sequence[Verdict], old: OldGoldens) -> list[Change
         Change(NoticeReason.GOLDEN_OLD, f"golden {old[v.subject][0]}", v, old[v.subject][1])
         for v in adapters
         if v.subject in old
+    ]
+
+
+def _of_passports(verdicts: Sequence[Verdict], running_out: RunningOut) -> list[Change]:
+    """Likewise: that a base is no longer supported next month is no fault of today."""
+    return [
+        Change(NoticeReason.PASSPORT_CLOCK, f"clock {name}", verdict, words)
+        for verdict in verdicts
+        if verdict.subject_kind is SubjectKind.ADAPTER
+        for name, words in running_out.get(verdict.subject, ())
     ]
 
 

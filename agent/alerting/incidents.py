@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from agent.alerting.alert_state import AlertState, Reported, States
-from agent.alerting.changes import NOTHING_OLD, OldGoldens, step_changes
+from agent.alerting.changes import NOTHING_OLD, NOTHING_RUNS_OUT, OldGoldens, RunningOut, step_changes
 from agent.alerting.fleet import ALONE, Fleet, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, state_key, to_notice
 from agent.alerting.notice_text import SENT_BECAUSE, VAGUE, headline, reopened_words
@@ -90,10 +90,11 @@ def step_round(
     cluster: str,
     fleet: Fleet | None = ALONE,
     old_goldens: OldGoldens = NOTHING_OLD,
+    running_out: RunningOut = NOTHING_RUNS_OUT,
 ) -> tuple[dict[str, AlertState], tuple[Notice, ...]]:
     """All verdicts of one base's round -> what is sent, and the states after it.
 
-    fleet: None where the store gave no answer in time; old_goldens: see ``step_changes``
+    fleet: None where the store gave no answer in time; old_goldens, running_out: see ``step_changes``
     """
     after, notices = dict(states), []
     speaking = one_voice(verdicts)
@@ -105,7 +106,7 @@ def step_round(
     for look in (*looks, *(_Look(verdict, now, cluster, fleet, speaks=False) for verdict in silent)):
         after[look.key], sent = _step(after.get(look.key, AlertState()), look)
         notices += sent
-    after, changes = step_changes(after, speaking, now, cluster, fleet, old_goldens)
+    after, changes = step_changes(after, speaking, now, cluster, fleet, old_goldens, running_out)
     return after, (*notices, *changes)
 
 

@@ -15,7 +15,7 @@ import orjson
 import structlog
 
 from agent.alerting.alert_state import AlertState, Reported, States
-from agent.alerting.changes import OldGoldens
+from agent.alerting.changes import OldGoldens, RunningOut
 from agent.alerting.checkpoint import VERSION, StateFile
 from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet, GoneState, SentIncident
 from agent.alerting.incidents import reenrolled, step_round
@@ -26,12 +26,14 @@ from agent.alerting.notice_text import day_of, smallest_loss_words, with_roll_ba
 from agent.alerting.policy import DEFAULT, Policy
 from agent.alerting.rounds_due import judged_by_nobody, not_judged
 from agent.records import (
+    AdapterClock,
     Finding,
     GoldenAccepted,
     Notice,
     NoticeKind,
     Observation,
     PartitionAdapter,
+    PassportClocks,
     SavedState,
     ScoredResponses,
     TrafficBatch,
@@ -95,6 +97,7 @@ class Judge:
         self._measured_against: dict[str, str] = {}  # adapter -> ``GoldenAccepted.offline`` of the record in force
         self._accepted_at: dict[str, float] = {}  # when the golden records in force were
         self._sees: dict[str, tuple[str, str]] = {}  # adapter -> its base, and the smallest loss that would page
+        self._clocks: Sequence[AdapterClock] = ()
         self._owned: set[str] = set()
         self._waits: dict[str, Wait] = {}
         self._reasons: dict[str, str] = {}  # given when the golden records in force were accepted
@@ -114,6 +117,8 @@ class Judge:
                 partition = observation.topic, observation.partition
                 self._state.judged = _without(partition, self.judged)
                 self._judged_by_gone = _without(partition, self._judged_by_gone)
+            case PassportClocks(clocks=clocks):
+                self._clocks = clocks
             case GoldenAccepted(base=base) if not self._is_anothers(base):
                 self._accept(observation)
         return [observation]
@@ -345,7 +350,10 @@ class Judge:
 
     def _notices(self, verdicts: Sequence[Verdict], now: float, fleet: Fleet | None) -> tuple[Notice, ...]:
         old = self._old_goldens(now)
-        self._state.alerts, notices = step_round(self._state.alerts, verdicts, now, self._cluster, fleet, old)
+        running_out = self._running_out()
+        self._state.alerts, notices = step_round(
+            self._state.alerts, verdicts, now, self._cluster, fleet, old, running_out
+        )
         return tuple(map(self._with_roll_back, map(self._with_smallest_loss, notices)))
 
     def _with_roll_back(self, notice: Notice) -> Notice:
@@ -372,6 +380,14 @@ class Judge:
             for adapter, at in self._accepted_at.items()
             if now - at > self._golden_max_age_s and adapter in self._state.goldens
         }
+
+    def _running_out(self) -> RunningOut:
+        """The warnings that are in force."""
+        warned: dict[str, list[tuple[str, str]]] = {}
+        for clock in self._clocks:
+            if clock.stage:
+                warned.setdefault(clock.adapter, []).append((clock.name, clock.words))
+        return warned
 
     def _accept(self, accepted: GoldenAccepted) -> None:
         """Another record than before: evidence starts again, and the adapter's next verdict ends an open incident."""

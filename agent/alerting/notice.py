@@ -31,6 +31,7 @@ KINDS = {
     NoticeReason.TOLERATED_CHANGE: NoticeKind.CHANGE,
     NoticeReason.TOLERATED_CHANGE_OVER: NoticeKind.CHANGE,
     NoticeReason.GOLDEN_OLD: NoticeKind.CHANGE,
+    NoticeReason.PASSPORT_CLOCK: NoticeKind.CHANGE,
 }
 OF_BLINDNESS = (NoticeReason.CANNOT_TELL, NoticeReason.CAN_TELL_AGAIN)
 OF_A_BASE = (

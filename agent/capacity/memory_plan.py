@@ -26,6 +26,8 @@ ASKS_ENGINE_BYTES = 400_000_000
 # Of the model process before it has read a base.
 MODEL_LIBRARIES_BYTES = 700_000_000
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2}
+# Matrices alone take two bytes a number (probes/model/precision/kernels.py, which needs torch).
+SPLIT = "split_bfloat16"
 ADAPTER_FILES = "adapter_model*.safetensors"
 
 
@@ -124,7 +126,8 @@ def planned(config: Config, model: Model, has_card: bool) -> PlannedBase | Uncou
     is_eager = config.probes.attention == "eager" or (config.probes.attention == "auto" and stored.has_plain_attention)
 
     def needing(batch_tokens: int, eager: bool) -> BaseMemory:
-        return memory_of(stored, Answering(_number_bytes(config), batch_tokens, eager, has_card))
+        is_split = _dtype(config) == SPLIT
+        return memory_of(stored, Answering(_number_bytes(config), batch_tokens, eager, has_card, is_split))
 
     wide, narrow = needing(longest, is_eager), needing(min(longest, LEAST_BATCH), is_eager)
     # Enrolment scores no responses; its battery also answers with the other kernel.
@@ -133,7 +136,11 @@ def planned(config: Config, model: Model, has_card: bool) -> PlannedBase | Uncou
 
 
 def _number_bytes(config: Config) -> int:
-    return NUMBER_BYTES.get(str(config.probes.runner_settings.get("dtype", "auto")), 4)
+    return NUMBER_BYTES.get(_dtype(config), 4)
+
+
+def _dtype(config: Config) -> str:
+    return str(config.probes.runner_settings.get("dtype", "auto"))
 
 
 def _adapter_bytes(folder: Path, number_bytes: int) -> int:

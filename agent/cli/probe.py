@@ -20,6 +20,7 @@ from agent.assemble import monitor_of
 from agent.clock import Clock
 from agent.config import Config, Model, load
 from agent.errors import Refused
+from agent.lifecycle.watched import without_retired
 from agent.terminal.console import as_json, console, people_to_stderr, say, verdict_table
 from agent.worker.cause_replays import CauseReplays, InForce
 from agent.worker.watched_bases import goldens_of, runner_of
@@ -46,7 +47,7 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
     """0 healthy; 1 when an adapter would page on this round alone; 2 when one cannot be judged. Raises Refused."""
     if json:
         people_to_stderr()
-    config = load(path)
+    config = without_retired(load(path))
     wanted = set(names) or {a.name for m in config.models for a in m.adapters}
     for name in wanted:
         config.adapter(name)

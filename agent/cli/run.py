@@ -12,6 +12,7 @@ import structlog
 
 from agent.clock import Clock
 from agent.config import Config, load
+from agent.lifecycle.watched import marks, without_retired
 from agent.supervision.config_file import ConfigFile, configured_ports
 from agent.supervision.supervisor import Agent, Supervisor
 
@@ -28,7 +29,7 @@ def run_agent(path: Path, health_port: int | None, stop: threading.Event) -> int
     """
     clock, (public, control) = Clock(), configured_ports(path)
     fixed = _port_of_environment() if health_port is None else health_port
-    file = ConfigFile(path, _loaded, clock, ports=(public if fixed is None else None, control))
+    file = ConfigFile(path, _loaded, clock, (public if fixed is None else None, control), marks)
     supervisor = Supervisor(file, _assembled, clock, (public if fixed is None else fixed, control))
     threading.Thread(target=_end_in_time, args=(stop, supervisor), name="last resort", daemon=True).start()
     log.info("starting", config=str(path))
@@ -42,7 +43,7 @@ def _loaded(path: Path) -> Config:
     more state. Raises Refused."""
     from agent.assemble import monitor_of
 
-    config = load(path)
+    config = without_retired(load(path))
     monitor_of(config)  # checks the settings of each detector
     return config
 

@@ -12,7 +12,17 @@ from functools import singledispatch
 
 from pydantic import BaseModel, ConfigDict
 
-from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch, Watching
+from agent.records import (
+    Finding,
+    Flip,
+    GoldenAccepted,
+    Heartbeat,
+    Notice,
+    PassportClocks,
+    SavedState,
+    TrafficBatch,
+    Watching,
+)
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
 from detectors.records import BaseRound, Evidence, FilesReplay, Status, Verdict
@@ -63,6 +73,7 @@ def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
 @to_metrics.register(SavedState)
 @to_metrics.register(Watching)
 @to_metrics.register(FilesReplay)
+@to_metrics.register(PassportClocks)
 def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
     """Of an embedding and of a calibration their evidence is a metric; the others have none."""
 

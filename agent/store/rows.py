@@ -7,12 +7,22 @@ from __future__ import annotations
 
 from functools import singledispatch
 
-from agent.records import Finding, Flip, GoldenAccepted, Heartbeat, Notice, SavedState, TrafficBatch, Watching
+from agent.records import (
+    Finding,
+    Flip,
+    GoldenAccepted,
+    Heartbeat,
+    Notice,
+    PassportClocks,
+    SavedState,
+    TrafficBatch,
+    Watching,
+)
 from agent.store.canary_rows import base_round_rows, files_replay_rows, flip_rows, golden_rows
 from agent.store.handover import state_rows
 from agent.store.table_rows import Origin, TableRows
 from agent.store.traffic_rows import batch_rows, calibration_rows, embedding_rows, traffic_round_rows
-from agent.store.verdict_rows import evidence_rows, heartbeat_rows, notice_rows, verdict_rows, watching_rows
+from agent.store.verdict_rows import clock_rows, evidence_rows, heartbeat_rows, notice_rows, verdict_rows, watching_rows
 from detectors.records import BaseRound, Evidence, FilesReplay, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
@@ -38,3 +48,4 @@ to_rows.register(Notice, notice_rows)
 to_rows.register(Heartbeat, heartbeat_rows)
 to_rows.register(SavedState, state_rows)
 to_rows.register(Watching, watching_rows)
+to_rows.register(PassportClocks, clock_rows)

@@ -6,8 +6,18 @@ The on-call questions in dashboards/sql and ``gapwatch rejudge`` read these colu
 
 from __future__ import annotations
 
-from agent.records import Heartbeat, Notice, Watching
-from agent.store.table_rows import NAN, Origin, Row, TableRows, fields_of, identity_columns, subject_columns, when
+from agent.records import Heartbeat, Notice, PassportClocks, Watching
+from agent.store.table_rows import (
+    NAN,
+    Origin,
+    Row,
+    TableRows,
+    fields_of,
+    identity_columns,
+    subject_columns,
+    when,
+    with_rows,
+)
 from detectors.records import Evidence, Verdict
 
 
@@ -90,6 +100,23 @@ def watching_rows(watching: Watching, origin: Origin) -> tuple[TableRows, ...]:
     """One row, which replaces the one before it of this pod."""
     row = {**origin.columns, "at": when(watching.at), "subjects": list(watching.subjects)}
     return (TableRows("watching", (row,)),)
+
+
+def clock_rows(running: PassportClocks, origin: Origin) -> tuple[TableRows, ...]:
+    """One row a clock, which replaces the one before it, of whichever pod."""
+    rows = tuple(
+        {
+            **origin.columns,
+            "at": when(running.at),
+            "adapter": clock.adapter,
+            "clock": clock.kind,
+            "due": when(clock.due),
+            "stage": clock.stage,
+            "words": clock.words,
+        }
+        for clock in running.clocks
+    )
+    return with_rows(TableRows("passport_clocks", rows))
 
 
 def heartbeat_rows(heartbeat: Heartbeat, origin: Origin) -> tuple[TableRows, ...]:  # noqa: ARG001 - it has its own

@@ -35,6 +35,7 @@ class ConfigFile:
     load: reads and checks the file; whatever it raises is a state, with its reason in ``status``
     ports: public and control port that the file asked for at the start, None for one that it does not decide; others
     take a restart
+    beside: of what else the configuration depends on, some text that changes with it: adapters that are retired
     A change is read once two looks in a row agree on it, so that no half of a file is put in force; the first is read
     at once. A refused file is read again when it changes, and every RETRY_S seconds. One that goes on changing at each
     look for RESTLESS_S seconds is never read, and ``status`` says so.
@@ -46,8 +47,9 @@ class ConfigFile:
         load: Callable[[Path], Config],
         clock: Clock,
         ports: tuple[int | None, int | None] = (None, None),
+        beside: Callable[[Config], str] = lambda _: "",
     ) -> None:
-        self._path, self._load, self._clock, self._ports = path, load, clock, ports
+        self._path, self._load, self._clock, self._ports, self._beside = path, load, clock, ports, beside
         self.config: Config | None = None
         self.loaded_at = float("nan")
         self._former: tuple[Config | None, float] = None, float("nan")
@@ -65,7 +67,7 @@ class ConfigFile:
         if now < self._next_look:
             return
         self._next_look = now + LOOK_S
-        digest = _digest(self._path)
+        digest = _digest(self._path) + (self._beside(self.config) if self.config else "")
         at_rest, self._digest = digest == self._digest, digest
         self._note_rest(at_rest, now)
         has_changed = digest != self._digest_read and (at_rest or self.config is None)

@@ -129,6 +129,7 @@ def files_runner_of(config: Config, model: Model, golden: bool = True) -> Runner
         "cache_dir": str(probes.cache_dir),
         "max_batch_tokens": probes.max_batch_tokens,
         "attention": probes.attention,
+        "tolerance": min(adapter.tolerance for adapter in model.adapters) if model.adapters else 0.05,
         "threads": probes.threads,
     }
     return _made(probes.runner, filled_in, probes.runner_settings)

@@ -26,13 +26,14 @@ def figures(runner: Runner, quick: bool) -> Iterator[Figure]:
     ]
     bare = ScoringOptions(copies=(), others=False, passes=0)
     tokens = sum(len(job.output) for job in responses)
-    ours, plain = [], []
+    ours: list[float] = []
+    theirs: list[float] = []
     for _ in range(1 if quick else REPEATS):
         ours.append(_seconds(lambda: runner.score(responses, lambda: False, bare)))
-        plain.append(_seconds(lambda: _plain(runner, responses)))
+        theirs.append(_seconds(lambda: plain(runner, responses)))
     yield at_least(
         "scored tokens a second, times those of a plain pass of transformers a response",
-        min(plain) / min(ours),
+        min(theirs) / min(ours),
         "x",
         3.0,
     )
@@ -46,7 +47,7 @@ def _seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _plain(runner: Runner, responses: Sequence[ScoringJob]) -> list[tuple[float, float]]:
+def plain(runner: Runner, responses: Sequence[ScoringJob]) -> list[tuple[float, float]]:
     """ln likelihood of each response under adapter and base: the obvious way."""
     model = runner.loaded.golden_model()
     log_liks = []

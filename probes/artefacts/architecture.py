@@ -30,7 +30,8 @@ MULTIMODAL = {
 WRAPPERS = {
     kind: modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES[kind]
     for kind in (
-        "gemma3", "gemma4", "internvl", "llava", "mistral3", "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_5", "smolvlm",
+        "gemma3", "gemma4", "idefics3", "internvl", "llava", "llava_next", "llava_onevision", "mistral3", "qwen2_vl",
+        "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "smolvlm",
     )
 }  # fmt: skip
 MULTIMODAL_KEYS = ("vision_config", "audio_config", "vision_tower", "mm_vision_tower")
@@ -110,7 +111,10 @@ def _refusal(config: Mapping[str, Any]) -> str:
     if kind in WRAPPERS and name in ("", WRAPPERS[kind]):
         return _foreign_weights(config)
     if kind in MULTIMODAL or any(config.get(key) for key in MULTIMODAL_KEYS):
-        return f"{model} is a multimodal model: only a text model can be replayed; save its text model as a folder"
+        return (
+            f"{model} is a multimodal model of a kind that is not replayed: save its text model as a folder, or let "
+            "its engine answer instead (models[].served)"
+        )
     if name.endswith(HEADS) or "SequenceClassification" in name:
         return f"{model} is a classification or reward head: only a model that writes text can be replayed"
     if config.get("is_encoder_decoder") or kind in ENCODER_DECODERS:

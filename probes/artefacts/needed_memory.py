@@ -31,6 +31,11 @@ FORCED = 128
 # Most logits that one call of the output layer computes, 64 MB in float32, which are in memory up to three times; those
 # of a whole micro-batch over a large vocabulary would take gigabytes.
 MOST_LOGITS = 16_000_000
+# So many tokens may be looked back at for each token of a pass: those of a beginning that is read once are in the
+# attention of every row, whose keys and values of one layer are copied for it.
+IN_ATTENTION = 8
+# Tokens of beginnings that are kept for responses to come, in batches.
+KEPT_BATCHES = 1
 HEADS = "num_attention_heads"
 # No batch is made smaller than this to fit: as many tokens as a usual canary has, prompt and answer.
 LEAST_BATCH = 256
@@ -88,12 +93,15 @@ class BaseMemory:
 @dataclass(frozen=True, slots=True)
 class Answering:
     """How a base answers. number_bytes: of each number that is computed with; batch_tokens: of one pass at most;
-    is_eager: does it hold all of its attention's weights at once; on_device: as in ``BaseMemory``"""
+    is_eager: does it hold all of its attention's weights at once; on_device: as in ``BaseMemory``; is_split: do
+    matrices stay in two bytes a number
+    """
 
     number_bytes: int
     batch_tokens: int
     is_eager: bool = False
     on_device: bool = False
+    is_split: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,9 +168,10 @@ def tokenizer_bytes(folder: Path) -> int:
 def memory_of(base: StoredBase, answering: Answering) -> BaseMemory:
     """What it needs where it answers like this."""
     number_bytes = answering.number_bytes
-    weights = sum(_held(entry, number_bytes, base.is_plain) for entry in base.entries)
+    widths = [2 if answering.is_split and len(entry.shape) == 2 else number_bytes for entry in base.entries]
+    weights = sum(_held(entry, width, base.is_plain) for entry, width in zip(base.entries, widths, strict=True))
     at_once = max((entry.size for entry in base.entries), default=0)
-    beside = sum(_beside(entry, number_bytes, base.is_plain) for entry in base.entries)
+    beside = sum(_beside(entry, width, base.is_plain) for entry, width in zip(base.entries, widths, strict=True))
     loading, replay = LIBRARIES_BYTES + at_once + beside, LIBRARIES_BYTES + _replay(base.config, answering)
     return BaseMemory(weights, TOKENIZER * base.tokenizer_bytes, loading, replay, answering.on_device)
 
@@ -191,7 +200,9 @@ def _replay(config: Any, answering: Answering) -> int:
     of_head = _number(config, "head_dim") or hidden // heads
     layers = _number(config, "num_hidden_layers") + 2  # a layer's cache is copied as it grows
     cache = 2 * layers * (_number(config, "num_key_value_heads") or heads) * of_head
-    per_token = HIDDEN * max(hidden, heads * of_head) + BETWEEN * _between(config, hidden) + cache
+    in_attention = IN_ATTENTION * 2 * ((_number(config, "num_key_value_heads") or heads) + heads) * of_head
+    kept = KEPT_BATCHES * (cache + hidden)
+    per_token = HIDDEN * max(hidden, heads * of_head) + BETWEEN * _between(config, hidden) + cache + in_attention + kept
     pairs = tokens * tokens * (3 * heads if answering.is_eager else 2)
     # Of a few rows at a time: logits, their log-probabilities in float32, and what these are reduced by.
     positions = min(tokens, max(MOST_LOGITS // vocabulary, FORCED))

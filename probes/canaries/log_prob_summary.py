@@ -7,9 +7,12 @@ same ones. ``summarise`` and ``summarise_torch`` are one formula, so a change is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from detectors.records import Floats, Ints, Summary
 from probes.serving.engine import Listed
@@ -38,16 +41,52 @@ def summarise(full: Floats, kept: Ints) -> Summary:
     return Summary(picked.astype(np.float32), _log_sum_exp(others), top1.astype(np.int32))
 
 
-def summarise_torch(full: torch.Tensor, kept: Ints) -> Summary:
-    """``summarise`` on the device of the log-probabilities; only (T, K) numbers are copied to the host."""
+@dataclass(frozen=True, slots=True, eq=False)
+class SummaryTensors:
+    """Summaries of N positions on a device. log_probs: (N, K), rest, top1: (N,)"""
+
+    log_probs: torch.Tensor
+    rest: torch.Tensor
+    top1: torch.Tensor
+
+    def on_host(self) -> SummaryTensors:
+        return SummaryTensors(self.log_probs.cpu(), self.rest.cpu(), self.top1.cpu())
+
+    def part(self, positions: slice, width: int) -> Summary:
+        """Of some positions, of the first ``width`` of the kept tokens."""
+        picked = self.log_probs[positions, :width]
+        return Summary(
+            _numpy(picked, np.float32), _numpy(self.rest[positions], np.float32), _numpy(self.top1[positions], np.int32)
+        )
+
+
+def summarise_torch(logits: torch.Tensor, kept: Ints) -> Summary:
+    """``summarise`` on the device of the logits, which it overwrites; only (T, K) numbers are copied to the host."""
     import torch
 
-    ids = torch.as_tensor(kept, dtype=torch.long, device=full.device)
-    used = ids != PAD
-    picked = full.gather(1, ids.clamp(min=0)).masked_fill(~used, -torch.inf)
-    others = full.index_put((used.nonzero()[:, 0], ids[used]), full.new_tensor(-torch.inf))
-    rest, top1 = others.logsumexp(dim=1), full.argmax(dim=1)
-    return Summary(_numpy(picked, np.float32), _numpy(rest, np.float32), _numpy(top1, np.int32))
+    ids = torch.as_tensor(kept, dtype=torch.long, device=logits.device)
+    return summary_tensors(logits, ids).part(slice(None), kept.shape[1])
+
+
+def summary_tensors(logits: torch.Tensor, ids: torch.Tensor) -> SummaryTensors:
+    """``summarise`` of (N, V) float32 logits, which it overwrites: no second tensor of that size is made, and nothing
+    waits for the device. ids: (N, K) kept tokens, -1 where padded"""
+    import torch
+
+    used, highest = ids != PAD, ids.amax(dim=1, keepdim=True)
+    total, top1 = logits.logsumexp(dim=1, keepdim=True), logits.argmax(dim=1)
+    picked = (logits.gather(1, ids.clamp(min=0)) - total).masked_fill(~used, -torch.inf)
+    # What is not kept is left: pads stand for a kept token of their row, and in a row of pads alone for no change.
+    written = torch.where(highest == PAD, logits[:, :1], -torch.inf).expand(ids.shape)
+    logits.scatter_(1, torch.where(used, ids, highest.clamp(min=0)), written)
+    return SummaryTensors(picked, logits.logsumexp(dim=1) - total[:, 0], top1)
+
+
+def stacked(kept: Sequence[Ints]) -> NDArray[np.int64]:
+    """The kept tokens of several canaries as one table, padded to the widest."""
+    width = max(ids.shape[1] for ids in kept)
+    rows = [np.pad(ids, ((0, 0), (0, width - ids.shape[1])), constant_values=PAD) for ids in kept]
+    return np.concatenate(rows).astype(np.int64)
 
 
 def keep(golden_adapter_full: Floats, golden_base_full: Floats, forced: Ints, k: int = 20) -> Ints:

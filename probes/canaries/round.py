@@ -25,7 +25,7 @@ from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import RoundPlan, plan_round
 from probes.errors import BadNumbers, EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
-from probes.runner import AnswersInModes, Listing, Readiness, Replay, Replayed, Runner, Stop
+from probes.runner import AnswersInModes, Computing, Listing, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
 from probes.serving.name_check import answerer_in_words
 
@@ -166,7 +166,7 @@ def _part(
         if isinstance(runner, Listing):
             noticed, answered_by = _route_facts(runner, golden, scheduled.number, stop)
         else:
-            noticed, answered_by = _from_files(golden), THE_FILES
+            noticed, answered_by = (*_from_files(golden), *_computed_otherwise(runner, golden)), THE_FILES
     except Refused as error:
         return Unmonitorable(Reason.GOLDEN_REFUSED, str(error))
     except (Unreplayable, Unsupported) as error:
@@ -206,6 +206,14 @@ def _route_facts(runner: Listing, golden: Golden, seed: int, stop: Stop) -> tupl
 def _from_files(golden: Golden) -> tuple[str, ...]:
     """Two ways to compute differ in every answer: where the record was made on an engine, that is said of the base."""
     return (f"answers come from the files, accepted were those of {golden.made_on}",) if golden.made_on else ()
+
+
+def _computed_otherwise(runner: Runner, golden: Golden) -> tuple[str, ...]:
+    """Noise floors are those of the kernel that the record was made with."""
+    present = runner.kernel() if isinstance(runner, Computing) else ""
+    if not present or not golden.kernel or present == golden.kernel:
+        return ()
+    return (f"answers are computed in {present}; the record and its noise floors are of {golden.kernel}",)
 
 
 def _with_base_answering(measured: Mapping[str, Round]) -> dict[str, Round]:

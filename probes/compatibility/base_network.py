@@ -25,12 +25,15 @@ from probes.model.adapter_parts.low_rank import linear_shape
 class BaseNetwork:
     """kind: model_type; modules: name -> module on the device "meta"; is_wrapper: a text model among others
 
+    embedding: name of the input embedding; tied: its and the output layer's where they are one tensor, none where two
     facts: in words, what of the base could not be looked at
     """
 
     kind: str
     modules: Mapping[str, nn.Module]
     is_wrapper: bool = False
+    embedding: str = ""
+    tied: tuple[str, ...] = ()
     facts: tuple[str, ...] = ()
 
     def linear(self) -> Iterator[tuple[str, tuple[int, int]]]:
@@ -50,8 +53,22 @@ def base_network(folder: Path) -> BaseNetwork:
     with torch.device("meta"):
         network: nn.Module = kind._from_config(config)
     _check_shape(folder, network, entries)
-    is_wrapper = config.get_text_config() is not config
-    return BaseNetwork(str(config.model_type), dict(network.named_modules()), is_wrapper, facts)
+    is_wrapper, modules = config.get_text_config() is not config, dict(network.named_modules())
+    embedding = _embedding(network, modules)
+    tied = _tied(config, network, modules)
+    return BaseNetwork(str(config.model_type), modules, is_wrapper, embedding, tied, facts)
+
+
+def _embedding(network: Any, modules: Mapping[str, nn.Module]) -> str:
+    own = network.get_input_embeddings()
+    return next((name for name, module in modules.items() if module is own), "")
+
+
+def _tied(config: Any, network: Any, modules: Mapping[str, nn.Module]) -> tuple[str, ...]:
+    ends = network.get_input_embeddings(), network.get_output_embeddings()
+    if not getattr(config.get_text_config(), "tie_word_embeddings", False) or ends[1] is None:
+        return ()
+    return tuple(name for name, module in modules.items() if module is ends[0] or module is ends[1])
 
 
 def _entries(folder: Path) -> tuple[list[TensorEntry], tuple[str, ...]]:

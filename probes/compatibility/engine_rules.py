@@ -51,12 +51,16 @@ class EngineRules:
     no_target: of the whole adapter, where its config targets no module of the base; untargeted: of a key
     missing, unknown_kind: of a key whose module the base lacks, where a module of that last name is there, and not
     half_pair: A or B alone; other_target: of the whole adapter, where its config targets what is no linear layer
+    tied: of whole tensors for embedding and head, where they are one in the base; on_parameters: of an adapter whose
+    targets are parameters of experts here, and whose config has what PEFT does not do to parameters
+    saved_keys: of the whole adapter, where its config replaces modules of the base that its file has nothing for
     larger, smaller: of factors of another shape; rank_differs: from the config's; named_keys: with an adapter's name
     parts: kind of part -> outcome; separate_experts: keys of single experts, on a base that has them in one tensor
     every_layer: is a kind of module left out that not every layer has an update of?
     switches: field of adapter_config.json that is on -> outcome; other_init: of an initialisation not in plain_inits
     packed: module of the engine -> modules of the base in it; renames: model_type -> beginnings of names, the first
     that fits is replaced, in keys and base alike; wrappers: of a multimodal base without renames
+    experts_of: model types of which ``on_parameters`` is said
     embeddings_of: model types whose embedding and head take an update; unsupported_types: that take none at all
     """
 
@@ -77,6 +81,9 @@ class EngineRules:
     separate_experts: Outcome
     parts: Mapping[str, Outcome]
     other_target: Outcome = Outcome.FITS
+    tied: Outcome = Outcome.FITS
+    on_parameters: Outcome = Outcome.FITS
+    saved_keys: Outcome = Outcome.FITS
     wrappers: Outcome = Outcome.FITS
     every_layer: bool = False
     switches: Mapping[str, Outcome] = field(default_factory=dict)
@@ -87,6 +94,7 @@ class EngineRules:
     packed: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     renames: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     embeddings_of: tuple[str, ...] | None = None
+    experts_of: tuple[str, ...] = ()
     unsupported_types: tuple[str, ...] = ()
 
     @property
@@ -128,7 +136,7 @@ def _parsed(name: str, value: Any) -> Any:
         return {kind: tuple((old, new) for old, new in pairs) for kind, pairs in value.items()}
     if name == "packed":
         return {key: tuple(parts) for key, parts in value.items()}
-    if name in ("plain_inits", "embeddings_of", "unsupported_types"):
+    if name in ("plain_inits", "embeddings_of", "experts_of", "unsupported_types"):
         return tuple(value)
     if name in ("engine", "read_from", "since", "prefix"):
         return str(value)

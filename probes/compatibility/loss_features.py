@@ -69,10 +69,11 @@ def loss_features(old: Path, new: Path, adapter: LoraAdapter) -> LossFeatures:
     modules = list(_modules(adapter))
     rows = [row for module in modules if (row := _of_module(module, first, second)) is not None]
     total = sum(row[0] for row in rows) or 1.0
-    means = [sum(row[0] * row[1][i] for row in rows) / total for i in range(4)]
+    reads, writes, read_change, write_change = (sum(row[0] * row[1][i] for row in rows) / total for i in range(4))
     merged = abs(sum(row[2] for row in rows)) / total
     whole = bool(rows) and len(rows) == len(modules) and not adapter.saved and not adapter.beyond_low_rank
-    return LossFeatures(*means, change=_whole_change(first, second), merged=merged, is_whole=whole)
+    change = _whole_change(first, second)
+    return LossFeatures(reads, writes, read_change, write_change, change, merged, is_whole=whole)
 
 
 def _modules(adapter: LoraAdapter) -> Iterator[_Module]:

@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from probes.artefacts.adapter_keys import EXPERT, name_difference
-from probes.artefacts.adapter_tensors import AdapterTensors
+from probes.artefacts.adapter_keys import EXPERT, FUSED, PREFIX, name_difference
+from probes.artefacts.adapter_tensors import TOKEN_ROWS, AdapterTensors
 from probes.artefacts.lora_files import count_with_examples
 from probes.compatibility.adapter_header import AdapterHeader
 from probes.compatibility.base_network import BaseNetwork
@@ -24,6 +24,9 @@ from probes.compatibility.engine_rules import EngineRules, Outcome
 from probes.model.adapter_parts.low_rank import linear_shape
 
 LAYER = re.compile(r"\.(\d+)\.")
+# transformers/conversion_mapping.py, "mixtral" and the types that share it.
+MIXTRALS = ("mixtral", "minimax", "minimax_m2")
+EXPERTS_OF_MIXTRAL = {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}
 NAMED = "keys carry the adapter's name"
 # From the worst: that of a part decides over its others.
 SEVERITY = (Outcome.CRASH, Outcome.UNKNOWN, Outcome.IGNORED, Outcome.PARTLY, Outcome.FITS)
@@ -99,7 +102,7 @@ class _View:
     def others(self, parts: AdapterTensors) -> Iterator[ModuleOutcome]:
         """Whole modules, rows of tokens, and parts on parameters."""
         for name, own in parts.saved.items():
-            yield _worst(name, list(self._of_saved(name, own)))
+            yield _worst(name, [*self._of_saved(name, own), *self._of_tied(name, parts)])
         for name, rows in parts.rows.items():
             yield _worst(name, list(self._of_rows(name, rows)))
         for name in parts.parameters:
@@ -178,6 +181,11 @@ class _View:
             if key in present and present[key] != tuple(tensor.shape):
                 yield rules.larger, f"have {key} {tuple(tensor.shape)} where the base has {present[key]}"
 
+    def _of_tied(self, name: str, parts: AdapterTensors) -> Iterator[tuple[Outcome, str]]:
+        """Of two whole tensors for one of the base, the second overwrites the first."""
+        if name in self.base.tied and set(self.base.tied) <= set(parts.saved):
+            yield self.rules.tied, "are one tensor in this base, and the adapter brings two"
+
     def _of_rows(self, name: str, rows: torch.Tensor) -> Iterator[tuple[Outcome, str]]:
         yield self.rules.parts["rows"], "are rows of tokens"
         if (finding := self._lookup(name)) is not None:
@@ -207,6 +215,31 @@ def _of_the_whole(
             yield rules.max_rank.outcome, f"its rank {rank} is above the engine's {rules.max_rank.setting} {most}"
     if rules.no_target is not Outcome.FITS:
         yield from _targets(base, adapter, rules)
+    if rules.saved_keys is not Outcome.FITS and (lost := _keys_without_tensors(base, adapter)):
+        yield (
+            rules.saved_keys,
+            count_with_examples("keys that its config promises for this base are not in its file", lost),
+        )
+
+
+def _keys_without_tensors(base: BaseNetwork, adapter: AdapterHeader) -> list[str]:
+    """Of the modules of this base that the adapter's config replaces whole, or in rows of tokens."""
+    saved, present = adapter.targets.modules_to_save, {entry.name for entry in adapter.entries}
+    wanted = [
+        f"{name}.{key}"
+        for name, module in base.modules.items()
+        if saved and name.endswith(saved)
+        for key in module.state_dict()
+    ]
+    indices = adapter.config.get("trainable_token_indices")
+    if isinstance(indices, list):
+        wanted += [base.embedding + TOKEN_ROWS]
+    elif isinstance(indices, dict):
+        wanted += [name for name in indices if not any(own.endswith(name) for own in base.modules)]
+        wanted += [
+            name + TOKEN_ROWS for name in base.modules if name.endswith(tuple(indices)) and name not in base.tied[1:]
+        ]
+    return [key for key in wanted if PREFIX + key not in present]
 
 
 def _targets(base: BaseNetwork, adapter: AdapterHeader, rules: EngineRules) -> Iterator[tuple[Outcome, str]]:
@@ -217,8 +250,34 @@ def _targets(base: BaseNetwork, adapter: AdapterHeader, rules: EngineRules) -> I
     if not taken:
         yield rules.no_target, "its config targets no module of this base"
     wrong = [name for name in taken if not _is_wrappable(base.modules[name])]
+    if (outcome := rules.on_parameters) is not Outcome.FITS and (names := _on_parameters(base, adapter, rules)):
+        yield (
+            outcome,
+            count_with_examples("targets are parameters of experts, and its config has use_dora or a bias", names),
+        )
     if wrong and rules.other_target is not Outcome.FITS:
         yield rules.other_target, count_with_examples(f"of {len(taken)} targets cannot take an update", wrong)
+
+
+def _on_parameters(base: BaseNetwork, adapter: AdapterHeader, rules: EngineRules) -> list[str]:
+    """Parameters of experts that PEFT would wrap in place of the modules that its config names."""
+    is_refused = adapter.is_on("use_dora") or adapter.is_on("lora_bias")
+    if not is_refused or base.kind not in rules.experts_of:
+        return []
+    of_experts = [
+        f"{name}.{own}"
+        for name, module in base.modules.items()
+        for own, parameter in module.named_parameters(recurse=False)
+        if name.endswith(".experts") and parameter.dim() == 3
+    ]
+    return [name for name in of_experts if any(map(adapter.targets.takes, _former(name, base.kind)))]
+
+
+def _former(parameter: str, kind: str) -> list[str]:
+    """Names of the modules that were in it, as adapters were trained on them."""
+    owner, _, last = parameter.rpartition(".")
+    names = EXPERTS_OF_MIXTRAL if kind in MIXTRALS else FUSED
+    return [f"{owner}.0.{part}" for part in names.get(last, (last,))]
 
 
 def _is_wrappable(module: nn.Module) -> bool:

@@ -41,7 +41,7 @@ from probes.errors import Refused, Unreplayable
 from probes.golden.codec import from_bytes, to_bytes
 from probes.golden.record import Golden, GoldenCanary, tokenizer_fingerprint
 from probes.golden.statistical_power import AlarmSettings, StatisticalPower, statistical_power
-from probes.runner import Listing, LoraSettings, Runner, Stop
+from probes.runner import Computing, Listing, LoraSettings, Runner, Stop
 from probes.serving.probe_check import Probe
 
 # Settings that the record holds in fields of their own.
@@ -272,6 +272,7 @@ def _with_noise_and_power(
         made_on=context.runner.made_on(context.adapter) if isinstance(context.runner, Listing) else "",
         engine=present.live_engine,
         source=present.live_source,
+        kernel=context.runner.kernel() if isinstance(context.runner, Computing) else "",
     )
     pool, draws = [canary.reference for canary in final.pool], _draws_per_round(final.canaries, settings.token_budget)
     alarm = AlarmSettings(settings.log_threshold, draws, *mean_tokens(final.canaries, settings.token_budget))

@@ -125,18 +125,18 @@ def configurations(runner: Runner) -> tuple[BenignConfiguration, ...]:
         BenignConfiguration("one row", BatchShape(rows=1)),
         BenignConfiguration("four rows", BatchShape(rows=4)),
         BenignConfiguration("other neighbours", BatchShape(rows=8), shuffled=True),
-        BenignConfiguration("padded on the left", BatchShape(rows=8, left_pad=True)),
-        BenignConfiguration("prefill in chunks of 16", BatchShape(rows=8, chunk=16)),
-        BenignConfiguration("after a restart", BatchShape(rows=8), reopen=True),
+        BenignConfiguration("padded on the left", BatchShape(left_pad=True)),
+        BenignConfiguration("prefill in chunks of 16", BatchShape(chunk=16)),
+        BenignConfiguration("after a restart", BatchShape(), reopen=True),
     )
     return (*plain, *(_by_second_runner(runner) if isinstance(runner, Reconfigurable) else ()))
 
 
 def _by_second_runner(runner: Reconfigurable) -> Iterator[BenignConfiguration]:
     if kernel := runner.other_attention():
-        yield BenignConfiguration(f"{kernel} attention", BatchShape(rows=8), attention=kernel)
+        yield BenignConfiguration(f"{kernel} attention", BatchShape(), attention=kernel)
     if served := runner.half_precision():
-        yield BenignConfiguration(f"float32 instead of {served}", BatchShape(rows=8), dtype="float32")
+        yield BenignConfiguration(f"float32 instead of {served}", BatchShape(), dtype="float32")
 
 
 def replay_battery(

@@ -75,6 +75,8 @@ class Golden:
     base_grid: how the base's weights are quantised (``Identity.golden_grid``), "" in records made before it was read
     made_on: the serving engine that answered, its version and the route, in words; "" where the runner held the models
     itself; offline: hash of the record made in process that the engine was measured against, "" for none
+    kernel: in which numbers, by which attention and on which kind of device it was recorded (``Computing.kernel``), ""
+    in records made before that was recorded and where an engine answered
     engine, source: what that engine said of itself and of the adapter (``Identity``), "" where it was not asked
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
@@ -106,6 +108,7 @@ class Golden:
     offline: str = ""
     engine: str = ""
     source: str = ""
+    kernel: str = ""
     hash: str = ""
 
     @property

@@ -14,9 +14,10 @@ import torch
 from probes.artefacts.architecture import architecture, quantisation
 from probes.artefacts.needed_memory import LEAST_BATCH, Answering, BaseMemory, StoredBase, memory_of, tokenizer_bytes
 from probes.artefacts.safetensors_header import read_entries, weight_files
-from probes.errors import NoMemory
+from probes.errors import NoMemory, Unsupported
 from probes.model.build import AUTO, Placement
 from probes.model.device_memory import Card, check_available
+from probes.model.precision.kernels import SPLIT, SPLIT_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ def fitting(folder: Path, placement: Placement, room: Room) -> Placement:
 
     A text that is longer than the batch is read alone, and what that takes beyond is not counted.
     """
+    placement = computing(folder, placement)
     need = base_memory(folder, placement)
     try:
         room.check(str(folder), need.needed, need.needed_on_device)
@@ -57,6 +59,21 @@ def fitting(folder: Path, placement: Placement, room: Room) -> Placement:
     return fitting(folder, replace(placement, batch_tokens=max(LEAST_BATCH, placement.batch_tokens // 2)), room)
 
 
+def computing(folder: Path, placement: Placement) -> Placement:
+    """The same for this base: weights that are not stored in bfloat16 throughout are computed in float32 where that is
+    not configured. Raises Unsupported where it is, Unreplayable for headers or a config that cannot be read."""
+    if not (placement.split or placement.is_chosen):
+        return placement
+    kinds = {entry.kind for file in weight_files(folder) for entry in read_entries(file)}
+    is_stored_so = kinds == {"BF16"} and not quantisation(folder)
+    config, _ = architecture(folder)
+    if is_stored_so and (not placement.is_chosen or config.get_text_config().model_type in SPLIT_TYPES):
+        return placement
+    if placement.is_chosen:
+        return replace(placement, dtype=torch.float32, split=False)
+    raise Unsupported(str(folder), f"{SPLIT} on weights that are stored in {', '.join(sorted(kinds))} (BF16 alone can)")
+
+
 def base_memory(folder: Path, placement: Placement) -> BaseMemory:
     """Of the model in this folder. Raises Unreplayable for headers or a config that cannot be read."""
     config, kind = architecture(folder)
@@ -64,4 +81,6 @@ def base_memory(folder: Path, placement: Placement) -> BaseMemory:
     is_eager = placement.attention == "eager" or (placement.attention == AUTO and not kind._supports_sdpa)
     stored = StoredBase(entries, tokenizer_bytes(folder), config.get_text_config(), not quantisation(folder))
     is_elsewhere = placement.device.type != "cpu"
-    return memory_of(stored, Answering(placement.dtype.itemsize, placement.batch_tokens, is_eager, is_elsewhere))
+    return memory_of(
+        stored, Answering(placement.dtype.itemsize, placement.batch_tokens, is_eager, is_elsewhere, placement.split)
+    )

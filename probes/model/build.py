@@ -29,6 +29,7 @@ from probes.artefacts.identity import (
 )
 from probes.artefacts.lora_files import to_torch
 from probes.artefacts.missing_dependency import read_failure
+from probes.artefacts.needed_memory import KEPT_BATCHES
 from probes.artefacts.safetensors_header import (
     DigestRow,
     RawTensor,
@@ -42,10 +43,14 @@ from probes.artefacts.safetensors_header import (
 from probes.artefacts.unexpected_keys import explain_unexpected, unexpected_keys
 from probes.artefacts.weight_grid import grid_of_base
 from probes.errors import Unreplayable
+from probes.model.cache import KeptBeginnings
+from probes.model.devices.card_faults import card_fault
 from probes.model.forward import Model
 from probes.model.free_memory import memory_errors, no_memory
 from probes.model.invariance import NotInvariant, check_invariance
 from probes.model.lora import AppliedAdapters
+from probes.model.precision.kernels import SPLIT
+from probes.model.precision.split_products import STORED, RoundedBefore, split_class
 from probes.scoring.token_distribution import FLOAT32
 
 AUTO = "auto"
@@ -60,12 +65,27 @@ class Placement:
     """Where and how a model runs. attention: transformers' name of the backend, or AUTO for what the class supports.
 
     batch_tokens: padded tokens of one forward pass at most
+    split: do weights stay in bfloat16 beside numbers in float32 (probes/model/precision/split_products.py)?
+    is_chosen: were dtype and split chosen here and not configured, so that a base that is stored otherwise is computed
+    in float32?
     """
 
     device: torch.device
     dtype: torch.dtype
     attention: str
     batch_tokens: int = 2048
+    split: bool = False
+    is_chosen: bool = False
+
+    @property
+    def kernel(self) -> str:
+        """Its name (probes/model/precision/kernels.py)."""
+        return SPLIT if self.split else str(self.dtype).removeprefix("torch.")
+
+    @property
+    def held(self) -> torch.dtype:
+        """The dtype in which a weight is held that is stored in it."""
+        return STORED if self.split else self.dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,12 +199,14 @@ def build(parts: BaseParts, placement: Placement) -> Model:
     try:
         network = network.to(placement.device).eval().requires_grad_(False)
         traits = check_invariance(network)
+    except RoundedBefore as error:
+        why = f"{error}: this model rounds in between, so set dtype: float32 under probes.runner_settings"
+        raise Unreplayable(str(folder), why) from None
     except NotInvariant as finding:
         raise Unreplayable(str(folder), read_failure(finding, _cannot_run(network))) from None
     except Exception as error:  # this is the first time that the model runs
-        raise no_memory(str(folder), error) or Unreplayable(
-            str(folder), read_failure(error, _cannot_run(network))
-        ) from error
+        why = card_fault(error) or read_failure(error, _cannot_run(network))
+        raise no_memory(str(folder), error) or Unreplayable(str(folder), why) from error
     adapters = AppliedAdapters(network, rowwise=traits.rowwise)
     return Model(
         parts.hash,
@@ -196,6 +218,8 @@ def build(parts: BaseParts, placement: Placement) -> Model:
         traits.continues,
         _spacing(parts.stored),
         placement.batch_tokens,
+        KeptBeginnings(KEPT_BATCHES * placement.batch_tokens),
+        placement.kernel,
     )
 
 
@@ -214,8 +238,9 @@ def _spacing(tensors: Sequence[TensorEntry]) -> float:
 
 def _loaded(parts: BaseParts, placement: Placement) -> Any:
     config, kind = architecture(parts.folder)
+    loaded_as = split_class(kind) if placement.split else kind
     try:
-        network, report = kind.from_pretrained(
+        network, report = loaded_as.from_pretrained(
             None,
             config=config,
             state_dict=parts.weights,
@@ -229,6 +254,7 @@ def _loaded(parts: BaseParts, placement: Placement) -> Any:
         raise no_memory(place, error) or Unreplayable(place, read_failure(error, "cannot be loaded")) from error
     if names := unexpected_keys(parts.stored, report["unexpected_keys"], config):
         raise Unreplayable(str(parts.folder), explain_unexpected(names, len(parts.stored), quantisation(parts.folder)))
+    network.__class__ = kind
     if lacking := sorted(report["missing_keys"]):
         raise Unreplayable(str(parts.folder), f"{len(lacking)} tensors are missing, first {lacking[0]}")
     return network

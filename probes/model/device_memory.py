@@ -19,6 +19,10 @@ import torch
 from probes.card_share import allocator_share
 from probes.errors import NoMemory, shortage, size
 
+# What helps where a base does not fit a card at all, and where it would fit one that nobody else used.
+LARGER = "take a larger one, set dtype to bfloat16 or float16, or let its engine answer (models[].served)"
+BESIDE_OTHERS = "take another card or a slice, or leave the engine less of this one"
+
 
 @dataclass(frozen=True, slots=True)
 class Card:
@@ -36,6 +40,11 @@ class Card:
     allowed: int
 
     @property
+    def others(self) -> int:
+        """What is neither free nor this process's allocator's: of other processes, an engine's, and of contexts."""
+        return max(0, self.total - self.free - self.reserved)
+
+    @property
     def available(self) -> int:
         """What this process may still allocate: what its allocator keeps for later is used for it, or given back."""
         return max(0, min(self.free + self.reserved, self.allowed) - self.held)
@@ -45,9 +54,14 @@ def check_available(path: str, requested: int, card: Card | None) -> None:
     """Raises NoMemory where so many bytes are more than this process can have of the card. None: nothing is known"""
     if card is None or requested <= card.available:
         return
-    limited = f"; its models may have {size(card.allowed)} of its {size(card.total)} (probes.device_memory)"
-    words = shortage(requested, card.available, f" on {card.name}") + (limited if card.allowed < card.total else "")
-    raise NoMemory(path, requested, card.available, words)
+    words = [shortage(requested, card.available, f" on {card.name}")]
+    if requested > card.total:
+        words.append(f"the whole card, or slice of one, has {size(card.total)}: {LARGER}")
+    elif card.others > card.total // 10:
+        words.append(f"others have {size(card.others)} of its {size(card.total)}, as an engine does: {BESIDE_OTHERS}")
+    if card.allowed < card.total:
+        words.append(f"its models may have {size(card.allowed)} of its {size(card.total)} (probes.device_memory)")
+    raise NoMemory(path, requested, card.available, "; ".join(words))
 
 
 def card_of(device: torch.device) -> Card | None:

@@ -7,26 +7,28 @@ and against the model's own forward pass in tests/probes/model/.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
 from torch import nn
 
 from detectors.records import Floats
-from probes.artefacts.needed_memory import MOST_LOGITS
-from probes.canaries.log_prob_summary import summarise_torch
+from probes.artefacts.needed_memory import KEPT_BATCHES, MOST_LOGITS
+from probes.canaries.log_prob_summary import SummaryTensors, stacked, summary_tensors
 from probes.errors import Unreplayable
-from probes.model.cache import Cache, body_of, forward_with_cache, new_cache, select_rows
+from probes.model.cache import Cache, KeptBeginnings, body_of, forward_with_cache, lent, new_cache, select_rows
 from probes.model.free_memory import memory_errors
 from probes.model.lora import AppliedAdapters, row_groups
-from probes.model.packing import ForwardPass, Padded, RowAdapter, lay_out, padded
+from probes.model.packing import ForwardPass, Longs, Padded, RowAdapter, lay_out, padded
+from probes.model.precision.kernels import FLOAT32
 from probes.model.quantise import rounded_rows, with_weights
 from probes.runner import BatchShape, Replay, Replayed, Stop, Target
-from probes.scoring.token_distribution import FLOAT32
+from probes.scoring.token_distribution import FLOAT32 as SPACING_OF_FLOAT32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +58,8 @@ class Model:
     spacing: relative, between neighbouring numbers of the coarsest dtype that the files store; an engine computes in
     the files' dtype unless configured otherwise, also where this copy is in float32
     batch_tokens: padded tokens of one forward pass that there was memory for beside it when it was loaded
+    beginnings: of responses that were read, kept for those to come
+    kernel: name of that in which it is computed (probes/model/precision/kernels.py)
     """
 
     hash: str
@@ -65,8 +69,10 @@ class Model:
     ends: frozenset[int]
     plain_head: bool
     continues: bool = True
-    spacing: float = FLOAT32
+    spacing: float = SPACING_OF_FLOAT32
     batch_tokens: int = 2048
+    beginnings: KeptBeginnings = field(default_factory=lambda: KeptBeginnings(KEPT_BATCHES * 2048))
+    kernel: str = FLOAT32
 
     @property
     def device(self) -> torch.device:
@@ -99,7 +105,8 @@ class Model:
         with memory_errors(str(self.folder)):
             network = with_weights(self.network, rounding, how)
             adapters = AppliedAdapters(network, rowwise=self.adapters.rowwise)
-            model = replace(self, hash=name, network=network, adapters=adapters)
+            beginnings = KeptBeginnings(self.beginnings.most_tokens)
+            model = replace(self, hash=name, network=network, adapters=adapters, beginnings=beginnings)
             for adapter, applied in self.adapters.applied.items():
                 model.adapters.apply(adapter, applied.adapter)
         return model
@@ -114,21 +121,22 @@ class Model:
                 raise Unreplayable(str(self.folder), f"token {highest} to keep is beyond its {self.width} logits")
         with memory_errors(str(self.folder)), torch.inference_mode():
             rows, passes = lay_out(batch, shape, self.continues)
-            states = self._states(rows, passes)
+            states, first = self._states(rows, passes)
             # Forced token i is predicted where the token before it was read.
             firsts = [int(start) + len(replay.prompt) - 1 for start, replay in zip(rows.starts, batch, strict=True)]
             spans = [range(at, at + len(replay.forced)) for at, replay in zip(firsts, batch, strict=True)]
-            scored = [states[row, span.start : span.stop] for row, span in enumerate(spans)]
+            scored = [states[row, span.start - first : span.stop - first] for row, span in enumerate(spans)]
             # By the output layer of the adapter that read the position: it may have saved one of its own.
             readers = [[_reader(passes, row, column) for column in span] for row, span in enumerate(spans)]
-            return list(self._reduced(batch, scored, readers))
+            return self._reduced(batch, scored, readers)
 
     def pooled(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[tuple[Floats, Floats]]:
         """Mean last hidden state of the base over prompt and over output positions; nan where a side has no tokens."""
         self._check(token for sides in texts for side in sides for token in side)
         with memory_errors(str(self.folder)), torch.inference_mode():
             rows = padded([[*prompt, *output] for prompt, output in texts], left=False)
-            states = self._states(rows, [ForwardPass(0, rows.ids.shape[1], ((None, 1.0),) * len(texts))]).float()
+            whole = ForwardPass(0, rows.ids.shape[1], ((None, 1.0),) * len(texts))
+            states = self._states(rows, [whole])[0].float()
             cuts = [len(prompt) for prompt, _ in texts]
             ends = [len(prompt) + len(output) for prompt, output in texts]
             sides = zip(states, cuts, ends, strict=True)
@@ -172,30 +180,31 @@ class Model:
 
     def head(self, states: torch.Tensor, readers: Sequence[RowAdapter]) -> torch.Tensor:
         """(N, V) logits of these positions; states: (N, H); readers: of each position, the adapter that read it"""
-        with self.adapters.selection.for_pass(row_groups(readers, self.device), len(states)):
+        layer = self.network.get_output_embeddings()
+        with self.adapters.for_pass(layer, row_groups(readers, self.device), len(states)):
             if self.plain_head:
-                return self.network.get_output_embeddings()(states)  # type: ignore[no-any-return]
+                return layer(states)  # type: ignore[no-any-return]
             return own_head(self.network, states)
 
-    def _states(self, rows: Padded, passes: Sequence[ForwardPass]) -> torch.Tensor:
-        """(B, L, H) last hidden states, in one pass or in several through the cache."""
+    def _states(self, rows: Padded, passes: Sequence[ForwardPass]) -> tuple[torch.Tensor, int]:
+        """(B, L, H) last hidden states from a column on, and that column, in one pass or in several through the cache.
+        Not of a beginning that one row reads for several: it ends before the first token that is scored."""
         cache = new_cache(self.network) if len(passes) > 1 else None
         tokens = self._on_device(rows)
         body = getattr(self.network, body_of(self.network))
-        pieces = []
+        pieces, first = [], 0
         for one_pass in passes:
             if one_pass.shared and cache is not None:
-                pieces.append(self._shared_pass(body, tokens, one_pass, cache))
+                cache, first = self._shared_pass(body, tokens, one_pass, cache), one_pass.stop
             else:
                 pieces.append(self._pass(body, tokens, one_pass, cache).last_hidden_state)
-        return pieces[0] if len(passes) == 1 else torch.cat(pieces, dim=1)
+        return (pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=1)), first
 
-    def _shared_pass(self, body: nn.Module, tokens: TokenBatch, one_pass: ForwardPass, cache: Cache) -> torch.Tensor:
-        """(B, L, H) of columns that one row reads for several; each row of the batch goes on from a copy of it."""
-        first_rows, of_row = (torch.tensor(rows, device=self.device) for rows in (one_pass.first_rows, one_pass.shared))
-        states: torch.Tensor = self._pass(body, tokens.only(first_rows), one_pass, cache).last_hidden_state
-        select_rows(cache, of_row)
-        return states[of_row]
+    def _shared_pass(self, body: nn.Module, tokens: TokenBatch, one_pass: ForwardPass, cache: Cache) -> Cache:
+        """The cache of columns that one row reads for several, from which each row of the batch goes on once."""
+        first_rows, of_row = (self._moved(np.array(rows)) for rows in (one_pass.first_rows, one_pass.shared))
+        self._pass(body, tokens.only(first_rows), one_pass, cache)
+        return lent(cache, of_row, one_pass.stop)
 
     def _pass(
         self, network: nn.Module, tokens: TokenBatch, one_pass: ForwardPass, cache: Cache | None, **more: Any
@@ -204,24 +213,43 @@ class Model:
         for no cache"""
         columns = slice(one_pass.start, one_pass.stop)
         groups = row_groups(one_pass.row_adapters, self.device)
-        with self.adapters.selection.for_pass(groups, len(one_pass.row_adapters), columns.stop - columns.start):
+        with self.adapters.for_pass(network, groups, len(one_pass.row_adapters), columns.stop - columns.start):
             ids, positions = tokens.ids[:, columns], tokens.positions[:, columns]
             return forward_with_cache(network, ids, tokens.mask[:, : columns.stop], positions, cache, **more)
 
     def _on_device(self, rows: Padded) -> TokenBatch:
-        return TokenBatch(*(torch.from_numpy(array).to(self.device) for array in (rows.ids, rows.mask, rows.positions)))
+        return TokenBatch(*map(self._moved, (rows.ids, rows.mask, rows.positions)))
+
+    def _moved(self, array: Longs) -> torch.Tensor:
+        """On the device, where its queue of work is not waited for."""
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     def _reduced(
         self, batch: Sequence[Replay], scored: Sequence[torch.Tensor], readers: Sequence[Sequence[RowAdapter]]
-    ) -> Iterator[Replayed]:
-        """Log-probabilities in float32 of a few rows at a time, each reduced to what its replay asks for."""
+    ) -> list[Replayed]:
+        """Logits in float32 of a few rows at a time, each reduced to what its replay asks for. Summaries stay on the
+        device until all of them are on their way: a copy waits for everything before it."""
+        summaries: list[tuple[list[int], SummaryTensors]] = []
+        answers: dict[int, Replayed] = {}
         for rows in _within(MOST_LOGITS, [len(states) * self.vocabulary for states in scored]):
             states = torch.cat([scored[row] for row in rows])
-            log_probs = (
-                self.head(states, [reader for row in rows for reader in readers[row]]).float().log_softmax(dim=-1)
-            )
-            for row, full in zip(rows, log_probs.split([len(scored[row]) for row in rows]), strict=True):
-                yield _replayed(batch[row], full)
+            logits = self.head(states, [reader for row in rows for reader in readers[row]]).float()
+            asked = [ids for row in rows if (ids := batch[row].kept) is not None]
+            if len(asked) == len(rows):
+                summaries.append((rows, summary_tensors(logits, self._moved(stacked(asked)))))
+                continue
+            parts = logits.log_softmax(dim=-1).split([len(scored[row]) for row in rows])
+            answers |= {
+                row: Replayed(batch[row], None, full.cpu().numpy()) for row, full in zip(rows, parts, strict=True)
+            }
+        for rows, tensors in summaries:
+            on_host, at = tensors.on_host(), 0
+            for row in rows:
+                ids, n = batch[row].kept, len(scored[row])
+                assert ids is not None
+                answers[row] = Replayed(batch[row], on_host.part(slice(at, at + n), ids.shape[1]))
+                at += n
+        return [answers[row] for row in range(len(batch))]
 
     def _check(self, tokens: Iterable[int]) -> None:
         highest = max(tokens, default=0)
@@ -258,12 +286,6 @@ def own_head(network: Any, states: torch.Tensor) -> torch.Tensor:
 
 def _reader(passes: Sequence[ForwardPass], row: int, column: int) -> RowAdapter:
     return next(one_pass.adapter_of(row) for one_pass in passes if column < one_pass.stop)
-
-
-def _replayed(replay: Replay, full: torch.Tensor) -> Replayed:
-    if replay.kept is None:
-        return Replayed(replay, None, full.cpu().numpy())
-    return Replayed(replay, summarise_torch(full, replay.kept))
 
 
 def _mean(states: torch.Tensor) -> Floats:

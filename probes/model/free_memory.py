@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from probes.errors import NoMemory, Unreplayable
+from probes.model.devices.card_faults import card_fault
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
@@ -41,8 +42,8 @@ def memory_errors(path: str, requested: int = 0) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        reason = _first_line(error) or type(error).__name__
-        raise no_memory(path, error, requested) or Unreplayable(path, f"cannot be run: {reason}") from error
+        reason = card_fault(error) or f"cannot be run: {_first_line(error) or type(error).__name__}"
+        raise no_memory(path, error, requested) or Unreplayable(path, reason) from error
 
 
 def no_memory(path: str, error: Exception, requested: int = 0) -> NoMemory | None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from probes.model.cache import Cache, body_of, forward_with_cache, new_cache, select_rows
+from probes.model.cache import Cache, body_of, forward_with_cache, lent, new_cache, select_rows
 from probes.model.forward import own_head
 from probes.model.free_memory import no_memory
 
@@ -88,7 +88,11 @@ def _from_cache(network: Any, ids: torch.Tensor, cuts: Sequence[int]) -> torch.T
     cache, mask = new_cache(network), torch.ones_like(ids[None])
     _states(network, ids[None, :SHORT], mask[:, :SHORT], cache)
     _states(network, ids[None].flip(1), mask, new_cache(network))  # another text in between
-    select_rows(cache, torch.zeros(2, dtype=torch.long, device=ids.device))
+    first = torch.zeros(2, dtype=torch.long, device=ids.device)
+    if len(cuts) == 1:
+        cache = lent(cache, first, SHORT)
+    else:
+        select_rows(cache, first)
     both, mask = ids[None].repeat(2, 1), mask.repeat(2, 1)
     stops = [*list(cuts)[1:], LONG]
     pieces = [_states(network, both[:, a:b], mask[:, :b], cache) for a, b in zip(cuts, stops, strict=True)]

@@ -21,20 +21,21 @@ from probes.artefacts.adapter_keys import name_differences
 from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, TokenRows, count_with_examples
 from probes.artefacts.target_modules import ALL_LINEAR
 from probes.errors import Unsupported
-from probes.model.adapter_parts import parameters
+from probes.model.adapter_parts import grouped, parameters
 from probes.model.adapter_parts.low_rank import LowRank, linear_shape
 from probes.model.adapter_parts.parameters import ParametersPart
 from probes.model.adapter_parts.saved_module import SavedModule
 from probes.model.adapter_parts.token_rows import TokenRowsPart
 from probes.model.adapter_parts.wrapped_call import Part, RowGroup, WrappedCall
 from probes.model.cache import body_of
+from probes.model.precision.split_products import is_split
 
 # What other types hold means something only together with scales beside them.
 PLAIN_TYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 # Some recurrent layers read the weights of a module instead of calling it, and so bypass the wrapper around it.
 UNCALLED = (
     "on modules that this base does not call with the rows of a batch, or that answer with more than a tensor "
-    "(it reads their weights, or picks tokens by them)"
+    "(it reads their weights, or picks tokens by them; its engine can answer instead: models[].served)"
 )
 
 
@@ -43,16 +44,19 @@ class RowSelection:
     """Which adapter each row of the forward pass in progress uses.
 
     total: rows of the batch, of which those in no group are the base's; columns: tokens of each row in this pass
+    called: names of the wrapped modules that were called in it
     """
 
     total: int = 0
     columns: int = 1
     groups: tuple[RowGroup, ...] = ()
+    called: set[str] = field(default_factory=set)
 
     @contextmanager
     def for_pass(self, groups: tuple[RowGroup, ...], total: int, columns: int = 1) -> Iterator[None]:
         """Set for one forward pass, cleared after it also when it fails."""
         self.groups, self.total, self.columns = groups, total, columns
+        self.called.clear()
         try:
             yield
         finally:
@@ -62,6 +66,11 @@ class RowSelection:
 class RowMismatch(RuntimeError):
     """A module was not called with the rows of the batch (experts of a mixture), so which adapter each row uses is
     unknown."""
+
+
+class NotCalled(RuntimeError):
+    """A module was not called in a pass that reads an adapter which changes it: the base computed without it, or with
+    its weights alone, and the answer would be that of a part of the adapter."""
 
 
 class LoraModule(nn.Module):
@@ -75,14 +84,20 @@ class LoraModule(nn.Module):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         y: torch.Tensor = self.inner(x, *args, **kwargs)
+        self.selection.called.add(self.name)
         groups = [group for group in self.selection.groups if group.adapter in self.parts]
         if not groups:
             return y
         rows_first, by_rows = self._by_rows(x), self._by_rows(y)  # the latter is a view of y
         total, columns = self.selection.total, self.selection.columns
         call = WrappedCall(rows_first, by_rows, args, kwargs, total, columns, flat=rows_first is not x)
-        for group in groups:
-            changes = [part.change(call, group) for part in self.parts[group.adapter]]
+        parts_of = [self.parts[group.adapter] for group in groups]
+        if grouped.is_faster(call, parts_of) and grouped.add_grouped(call, groups, parts_of):
+            return y
+        for group, parts in zip(groups, parts_of, strict=True):
+            if len(parts) == 1 and isinstance(parts[0], LowRank) and parts[0].add_to(call, group):
+                continue
+            changes = [part.change(call, group) for part in parts]
             by_rows[group.rows] += changes[0] if len(changes) == 1 else torch.stack(changes).sum(0)
         return y
 
@@ -126,6 +141,25 @@ class AppliedAdapters:
     selection: RowSelection = field(default_factory=RowSelection)
     applied: dict[str, AppliedAdapter] = field(default_factory=dict)
     rowwise: frozenset[str] | None = None
+    _changed: dict[tuple[nn.Module, str], frozenset[str]] = field(default_factory=dict)
+
+    @contextmanager
+    def for_pass(self, module: nn.Module, groups: tuple[RowGroup, ...], total: int, columns: int = 1) -> Iterator[None]:
+        """One call of ``module``, which is the model or a part of it, as ``RowSelection.for_pass``.
+
+        Raises NotCalled where a module within, which one of these adapters changes, was not called: some layers read
+        the weights of their modules, on one way through them and not on another.
+        """
+        with self.selection.for_pass(groups, total, columns):
+            yield
+            for group in groups:
+                changed = self._changed_within(module, group.adapter)
+                if not self.selection.called >= changed:
+                    lost = count_with_examples(
+                        f"of {len(changed)} modules that {group.adapter} changes were not called in this pass",
+                        sorted(changed - self.selection.called),
+                    )
+                    raise NotCalled(f"{lost}: this base reads their weights instead, and only its engine can answer")
 
     def apply(self, name: str, adapter: LoraAdapter) -> AppliedAdapter:
         """Apply what fits of ``adapter`` under ``name``, replacing what had that name; the rest becomes facts.
@@ -147,15 +181,24 @@ class AppliedAdapters:
         self.remove(name)
         for module in matched.modules:
             self._install(name, module, matched.adapter)
+        self._changed.clear()
         self.applied[name] = matched
         return matched
 
     def remove(self, name: str) -> None:
         """Take the adapter of that name off; nothing happens when there is none."""
         self.applied.pop(name, None)
+        self._changed.clear()
         for module in self.model.modules():
             if isinstance(module, LoraModule):
                 module.parts.pop(name, None)
+
+    def _changed_within(self, module: nn.Module, adapter: str) -> frozenset[str]:
+        """Names of the modules within this one that the adapter changes."""
+        if (module, adapter) not in self._changed:
+            wrapped = (part for part in module.modules() if isinstance(part, LoraModule))
+            self._changed[module, adapter] = frozenset(part.name for part in wrapped if adapter in part.parts)
+        return self._changed[module, adapter]
 
     def _needs_plain_weights(self, adapter: LoraAdapter, path: str) -> bool:
         """Does a part of it compute with weights of this module that only their own library can read?"""
@@ -163,7 +206,7 @@ class AppliedAdapters:
         names = ["weight"] if part is not None and part.magnitude is not None else []
         if path in adapter.parameters:
             names += parameters.targeted(path, _bare(module), adapter.targets)
-        return any(getattr(_bare(module), name).dtype not in PLAIN_TYPES for name in names)
+        return any(getattr(getattr(_bare(module), name, None), "dtype", None) not in PLAIN_TYPES for name in names)
 
     def _placed(self, matched: AppliedAdapter) -> LoraAdapter:
         """What of the adapter fits, on the model's device and in the types that it is computed in."""
@@ -172,17 +215,17 @@ class AppliedAdapters:
         for path in matched.modules:
             module = self.model.get_submodule(path)
             own = dict(_bare(module).named_parameters(recurse=False))
-            place = next(module.parameters())
+            place = next(module.parameters(), next(self.model.parameters()))  # packed weights may be buffers
+            kept = is_split(_bare(module))
             if path in adapter.saved:
                 tensors = adapter.saved[path]
-                saved[path] = {name: tensor.to(own[name].device, own[name].dtype) for name, tensor in tensors.items()}
+                saved[path] = {name: _beside(tensor, own[name], kept) for name, tensor in tensors.items()}
             if (part := adapter.low_rank.get(path)) is not None:
                 low_rank[path] = _moved(part, place)
             if (replaced := adapter.rows.get(path)) is not None:
-                rows[path] = replace(replaced, values=replaced.values.to(place.device, place.dtype))
+                rows[path] = replace(replaced, values=_beside(replaced.values, place, kept))
             if (updates := adapter.parameters.get(path)) is not None:
-                target = (place.device, place.dtype)
-                pairs = tuple((a.to(*target), b.to(*target)) for a, b in updates.pairs)
+                pairs = tuple((_beside(a, place, kept), _beside(b, place, kept)) for a, b in updates.pairs)
                 own_parameters[path] = replace(updates, pairs=pairs)
         return replace(adapter, low_rank=low_rank, saved=saved, rows=rows, parameters=own_parameters)
 
@@ -379,6 +422,12 @@ def _moved(part: LowRankUpdate, place: torch.Tensor) -> LowRankUpdate:
     return replace(part, a=a, b=b, bias=bias, magnitude=magnitude)
 
 
+def _beside(tensor: torch.Tensor, own: torch.Tensor, is_kept: bool) -> torch.Tensor:
+    """On the device of the base's own tensor and in its type. is_kept: in float32 where the adapter is stored in it and
+    the base in fewer bits, beside which everything is computed in float32"""
+    return tensor.to(own.device, torch.promote_types(own.dtype, tensor.dtype) if is_kept else own.dtype)
+
+
 def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device) -> tuple[RowGroup, ...]:
     """Groups for rows in this order; rows of one adapter must be adjacent, the base's rows (None) get no group."""
     rows = list(targets)
@@ -388,7 +437,8 @@ def row_groups(targets: Iterable[tuple[str | None, float]], device: torch.device
         stop = next((i for i in range(start, len(rows)) if rows[i][0] != name), len(rows))
         if name is not None:
             multiples = tuple(float(scale) for _, scale in rows[start:stop])
-            scales = torch.tensor(multiples, dtype=torch.float32, device=device)
+            alike = len(set(multiples)) == 1
+            scales = None if alike else torch.tensor(multiples, dtype=torch.float32).to(device, non_blocking=True)
             groups.append(RowGroup(name, start, stop, scales, multiples))
         start = stop
     return tuple(groups)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from detectors.records import FaultKind
+from probes.artefacts.needed_memory import IN_ATTENTION
 from probes.errors import Unreplayable
 from probes.runner import BatchShape, Replay
 
@@ -22,6 +23,10 @@ RowAdapter = tuple[str | None, float]  # of one row: adapter (None: the base), a
 FOREIGN_CACHE = {FaultKind.WARMED: 1, FaultKind.PREFILLED: 0}
 # Tokens that a pass over a shared beginning has to save: on a CPU a pass of its own costs about as much as a few dozen.
 WORTH_SHARING = 48
+# By so many tokens prompts are put beside those that begin alike.
+BEGINNING = 16
+# With so many rows a batch ends where the next text has another beginning, so that its own is still read once.
+ENOUGH_ROWS = 4
 Longs = NDArray[np.int64]
 Texts = Sequence[tuple[Sequence[int], Sequence[int]]]
 
@@ -96,7 +101,7 @@ def _beginning(batch: Sequence[Replay], row_adapters: Sequence[RowAdapter]) -> F
     limit = min(map(len, prompts)) - 1
     cut = next((at for at in range(limit) if first[at] != last[at]), max(limit, 0))
     readers = tuple(dict.fromkeys(row_adapters))
-    if cut * (len(batch) - len(readers)) < WORTH_SHARING:
+    if not is_worth_sharing(cut, len(batch), len(readers)):
         return None
     return ForwardPass(0, cut, readers, tuple(readers.index(reader) for reader in row_adapters))
 
@@ -135,22 +140,96 @@ def _placed(texts: Sequence[Sequence[int]], starts: Longs) -> Padded:
     return Padded(ids, mask, np.maximum(mask.cumsum(axis=1) - 1, 0), starts)
 
 
-def pack(replays: Sequence[Replay], shape: BatchShape, max_tokens: int) -> list[list[Replay]]:
-    """Micro-batches of at most ``shape.rows`` rows and ``max_tokens`` padded tokens; a longer text is alone in its own.
+def pack(replays: Sequence[Replay], shape: BatchShape, max_tokens: int, continues: bool = False) -> list[list[Replay]]:
+    """Micro-batches of at most ``shape.rows`` rows and ``max_tokens`` tokens; a longer text is alone in its own.
 
-    Longest first: little padding, and what does not fit into memory shows at once. Within a batch the base's rows
+    continues: as of ``lay_out``; what prompts begin with alike then counts once for each adapter of a batch
+
+    Rows of one adapter go together, those that begin alike beside each other: a module then adds few updates, each of
+    many tokens, and a beginning is read once for many rows. An adapter of few canaries shares a batch with the next
+    ones. The largest batch comes first: what does not fit into memory shows at once. Within a batch the base's rows
     come first and those of one adapter are adjacent, as ``lora.row_groups`` needs them. Raises Unreplayable for a
     replay without a prompt: nothing predicts its first token.
     """
     if empty := [replay.canary for replay in replays if not replay.prompt]:
         raise Unreplayable(empty[0], "its prompt is empty, so nothing predicts its first token")
-    batches: list[list[Replay]] = []
-    for replay in sorted(replays, key=read_length, reverse=True):
-        if batches and len(batches[-1]) < shape.rows and _padded_tokens(batches[-1], replay) <= max_tokens:
-            batches[-1].append(replay)
+    shares = _shares(replays, shape, continues)
+    filled: list[_Filled] = []
+    for replay in _in_order(replays):
+        longer = filled[-1].with_row(replay, shares) if filled else None
+        if longer and len(longer.rows) <= shape.rows and longer.tokens <= max_tokens and not filled[-1].parts(longer):
+            filled[-1] = longer
         else:
-            batches.append([replay])
-    return [sorted(batch, key=lambda replay: replay.target.adapter or "") for batch in batches]
+            filled.append(_Filled.of(replay))
+    return [list(batch.rows) for batch in sorted(filled, key=lambda batch: -batch.tokens)]
+
+
+def _in_order(replays: Sequence[Replay]) -> Iterator[Replay]:
+    """By adapter, strength and beginning; from longest to shortest and back in turn, so that neighbours are alike in
+    length where one group ends and the next begins: what is padded is read for nothing."""
+    groups: dict[tuple[str, float, tuple[int, ...]], list[Replay]] = {}
+    for replay in replays:
+        key = replay.target.adapter or "", replay.target.scale, replay.prompt[:BEGINNING]
+        groups.setdefault(key, []).append(replay)
+    for number, key in enumerate(sorted(groups)):
+        yield from sorted(groups[key], key=read_length, reverse=number % 2 == 0)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Filled:
+    """A batch while it is filled. cut: tokens that all its prompts begin with, but for the last one of each; readers:
+    of a beginning; longest: tokens of a row that are read; shared: is the beginning read once for each reader?"""
+
+    rows: tuple[Replay, ...]
+    cut: int
+    readers: frozenset[RowAdapter]
+    longest: int
+    shared: bool = False
+
+    @classmethod
+    def of(cls, replay: Replay) -> _Filled:
+        reader = frozenset([(replay.target.adapter, replay.target.scale)])
+        return cls((replay,), len(replay.prompt) - 1, reader, read_length(replay))
+
+    @property
+    def tokens(self) -> int:
+        """Padded ones that are read."""
+        return tokens_of_pass(len(self.rows), self.longest, self.cut if self.shared else 0, len(self.readers))
+
+    def with_row(self, replay: Replay, shares: bool) -> _Filled:
+        cut = min(self.cut, common_beginning(self.rows[0].prompt, replay.prompt, self.cut), len(replay.prompt) - 1)
+        readers = self.readers | {(replay.target.adapter, replay.target.scale)}
+        is_shared = shares and is_worth_sharing(cut, len(self.rows) + 1, len(readers))
+        return _Filled((*self.rows, replay), cut, readers, max(self.longest, read_length(replay)), is_shared)
+
+    def parts(self, longer: _Filled) -> bool:
+        """Would another row end the sharing of a batch that is large enough?"""
+        return self.shared and not longer.shared and len(self.rows) >= ENOUGH_ROWS
+
+
+def _shares(replays: Sequence[Replay], shape: BatchShape, continues: bool) -> bool:
+    return continues and not shape.left_pad and not shape.chunk and not any(r.target.fault for r in replays)
+
+
+def common_beginning(first: Sequence[int], second: Sequence[int], most: int) -> int:
+    """How many tokens both begin with, ``most`` at most."""
+    if first[:most] == second[:most]:
+        return min(most, len(first))
+    pairs = enumerate(zip(first[:most], second[:most], strict=False))
+    return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(first), len(second), most))
+
+
+def tokens_of_pass(rows: int, longest: int, cut: int, readers: int = 1) -> int:
+    """Padded tokens of the larger of two passes: over ``cut`` tokens that each reader reads once, and over the rest of
+    each row, whose attention looks back at all of them. longest: tokens of a row, those included"""
+    if not cut:
+        return rows * longest
+    return max(rows * (longest - cut), readers * cut, rows * longest // IN_ATTENTION)
+
+
+def is_worth_sharing(cut: int, rows: int, readers: int) -> bool:
+    """Does one pass over ``cut`` tokens for each reader save enough beside reading them in each row?"""
+    return cut * (rows - readers) >= WORTH_SHARING
 
 
 def pack_texts(texts: Texts, max_tokens: int, rows: int = 16) -> Iterator[Texts]:
@@ -182,7 +261,3 @@ def pack_prompts(prompts: Sequence[Sequence[int]], limit: int, max_tokens: int, 
 def read_length(replay: Replay) -> int:
     """Tokens that the model reads: the last forced token is only predicted."""
     return len(replay.prompt) + len(replay.forced) - 1
-
-
-def _padded_tokens(batch: Sequence[Replay], added: Replay) -> int:
-    return (len(batch) + 1) * max(read_length(batch[0]), read_length(added))

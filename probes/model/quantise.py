@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from probes.errors import Unsupported
-from probes.model.lora import LoraModule
+from probes.model.lora import PLAIN_TYPES, LoraModule
 
 LEAST_LARGEST = 1e-12  # so that a row of zeros stays zero
 
@@ -47,7 +47,7 @@ def with_weights(network: Any, rounding: Callable[[torch.Tensor], torch.Tensor],
 
     Rounded is every ``nn.Linear`` but the output layer; embeddings, norms, the output layer, and weights that are no
     ``nn.Linear`` (fused experts) stay those of ``network`` and share its memory. Adapters are not copied.
-    Raises Unsupported when nothing would be rounded; ValueError where ``rounding`` does.
+    Raises Unsupported when nothing would be rounded, as where weights are packed; ValueError where ``rounding`` does.
     """
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     for module in reversed(list(network.modules())):  # inner ones first: a wrapped module may be inside another
@@ -55,9 +55,10 @@ def with_weights(network: Any, rounding: Callable[[torch.Tensor], torch.Tensor],
             shared[id(module)] = copy.deepcopy(module.inner, shared)
     copied = copy.deepcopy(network, shared)
     head = copied.get_output_embeddings()
-    linear = [module for module in copied.modules() if isinstance(module, nn.Linear) and module is not head]
+    layers = [module for module in copied.modules() if isinstance(module, nn.Linear) and module is not head]
+    linear = [module for module in layers if module.weight.dtype in PLAIN_TYPES]
     if not linear:
-        raise Unsupported(type(network).__name__, f"rounding {how} (no linear layers)")
+        raise Unsupported(type(network).__name__, f"rounding {how} (no linear layers of plain weights)")
     for module in linear:
         module.weight = nn.Parameter(rounding(module.weight.detach()), requires_grad=False)
     return copied

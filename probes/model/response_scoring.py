@@ -20,7 +20,8 @@ from detectors.records import Floats
 from probes.errors import NoMemory, ProbeError
 from probes.model.forward import Model
 from probes.model.free_memory import memory_errors
-from probes.model.shared_prefix import HiddenStates, read_all
+from probes.model.packing import common_beginning
+from probes.model.shared_prefix import WORTH_SHARING, HiddenStates, read_all
 from probes.runner import Target, bits, group
 from probes.scoring.likelihood_ratio_torch import Positions, score_base_torch, score_torch
 from probes.scoring.scoring_job import (
@@ -90,14 +91,21 @@ class ScoringTask:
 def chunks(jobs: Sequence[ScoringJob], max_tokens: int) -> Iterator[list[ScoringJob]]:
     """Jobs in order, in chunks that bound memory: of each target the states of eight passes. Logits are computed
     a window at a time (``WINDOW_LOGITS``)."""
-    most, chunk = max_tokens * 8, list[ScoringJob]()
+    most, chunk, size = max_tokens * 8, list[ScoringJob](), 0
     for job in jobs:
-        if chunk and sum(len(each.prompt) + len(each.output) for each in (*chunk, job)) > most:
+        if chunk and size + _own_tokens(job, chunk[0]) > most:
             yield chunk
-            chunk = []
+            chunk, size = [], 0
+        size += _own_tokens(job, chunk[0]) if chunk else len(job.prompt) + len(job.output)
         chunk.append(job)
     if chunk:
         yield chunk
+
+
+def _own_tokens(job: ScoringJob, first: ScoringJob) -> int:
+    """Tokens that are read of it alone, where a beginning that it shares with the first one is not."""
+    common = common_beginning(first.prompt, job.prompt, len(job.prompt) - 1)
+    return len(job.prompt) + len(job.output) - (common if common >= WORTH_SHARING else 0)
 
 
 def answers(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import torch
 
-from probes.model.cache import Cache, body_of, forward_with_cache, new_cache, select_rows
+from probes.model.cache import Beginning, Cache, body_of, forward_with_cache, lent, new_cache
 from probes.model.forward import Model
 from probes.model.lora import row_groups
-from probes.model.packing import RowAdapter, padded
+from probes.model.packing import RowAdapter, common_beginning, padded, tokens_of_pass
 
 # Shorter prefixes are not worth a pass of their own.
 WORTH_SHARING = 16
@@ -40,43 +40,70 @@ class HiddenStates:
 def read_all(model: Model, texts: Texts, reader: RowAdapter, max_tokens: int) -> list[HiddenStates]:
     """In batches of a common prefix and similar length; the results are in the order given."""
     states: dict[int, HiddenStates] = {}
-    for batch in batches(texts, max_tokens):
+    for batch in batches(texts, max_tokens, model.continues):
         states |= zip(batch, read(model, [texts[i] for i in batch], reader), strict=True)
     return [states[i] for i in range(len(texts))]
 
 
-def batches(texts: Texts, max_tokens: int) -> Iterator[list[int]]:
-    """Which texts are read together, by their indices."""
+def batches(texts: Texts, max_tokens: int, continues: bool = True) -> Iterator[list[int]]:
+    """Which texts are read together, by their indices. A common beginning counts once: it is read once.
+
+    continues: can the model read several tokens at once after a cache?
+    """
     begins = [(*prompt, *output)[:WORTH_SHARING] for prompt, output in texts]
     batch: list[int] = []
+    cut = longest = 0
     for i in sorted(range(len(texts)), key=lambda i: (begins[i], -_length(texts[i]))):
-        longest = max(_length(texts[j]) for j in (*batch, i))
-        full = len(batch) == ROWS or longest * (len(batch) + 1) > max_tokens
-        other_prefix = len(batch) >= ENOUGH_ROWS and begins[i] != begins[batch[0]]
-        if batch and (full or other_prefix):
+        prompt, length = texts[i][0], _length(texts[i])
+        own = len(prompt) - 1 if continues else 0
+        common = min(own, common_beginning(texts[batch[0]][0], prompt, cut)) if batch else own
+        wide = max(longest, length)
+        is_full = len(batch) == ROWS or tokens_of_pass(len(batch) + 1, wide, _worth(common)) > max_tokens
+        is_other = len(batch) >= ENOUGH_ROWS and begins[i] != begins[batch[0]]
+        if batch and (is_full or is_other):
             yield batch
-            batch = []
+            batch, common, wide = [], own, length
         batch.append(i)
+        cut, longest = common, wide
     if batch:
         yield batch
 
 
 def read(model: Model, texts: Texts, reader: RowAdapter) -> list[HiddenStates]:
     """One packed pass. Where all prompts have a common prefix, it is read once and its cache shared, if the model can
-    read several tokens at once after a cache.
+    read several tokens at once after a cache; one that earlier texts had too is not read again.
 
     texts: prompts of at least one token, and outputs, which may be empty
     """
-    cut = shared(texts) if model.continues else 0
-    cache = new_cache(model.network) if cut else None
-    head = _pass(model, [list(texts[0][0][:cut])], [reader], cache, 0)[0] if cut else None
-    if cache is not None:
-        select_rows(cache, torch.zeros(len(texts), dtype=torch.long, device=model.device))
+    beginning, cut = _beginning(model, texts, reader) if model.continues else (None, 0)
+    cache = head = None
+    if beginning is not None:
+        cache = lent(beginning.cache, torch.zeros(len(texts), dtype=torch.long, device=model.device), cut)
+        head = beginning.states[:cut]
     rest = [[*prompt, *output][cut:] for prompt, output in texts]
     states = _pass(model, rest, [reader] * len(texts), cache, cut)
     return [
         _hidden_states(states[row], head, len(prompt) - cut, len(output)) for row, (prompt, output) in enumerate(texts)
     ]
+
+
+def _beginning(model: Model, texts: Texts, reader: RowAdapter) -> tuple[Beginning | None, int]:
+    """What these texts go on from, and how many of its tokens; None and 0 where they are read from their first one."""
+    name, scale = reader
+    applied, prompt = model.adapters.applied[name] if name else None, texts[0][0]
+    kept, common = model.beginnings.longest(prompt, applied, scale)
+    cut = shared(texts) if len(texts) > 1 else common or model.beginnings.recurring(prompt, applied, scale)
+    cut, common = _worth(cut), min(common, cut)
+    # A kept one that is a little shorter costs each text the rest of it, a new one costs all of it once.
+    if kept is not None and _worth(common) and len(texts) * (cut - common) <= cut:
+        return kept, common
+    if not cut:
+        return None, 0
+    cache = new_cache(model.network)
+    states = _pass(model, [list(prompt[:cut])], [reader], cache, 0)[0]
+    beginning = Beginning(prompt[:cut], applied, scale, cache, states)
+    model.beginnings.keep(beginning)
+    return beginning, cut
 
 
 def shared(texts: Texts) -> int:
@@ -85,9 +112,11 @@ def shared(texts: Texts) -> int:
     if len(texts) < 2:
         return 0
     first, last = min(texts)[0], max(texts)[0]
-    limit = min(len(prompt) for prompt, _ in texts) - 1
-    same = next((i for i in range(limit) if first[i] != last[i]), max(limit, 0))
-    return same if same >= WORTH_SHARING else 0
+    return _worth(common_beginning(first, last, min(len(prompt) for prompt, _ in texts) - 1))
+
+
+def _worth(cut: int) -> int:
+    return cut if cut >= WORTH_SHARING else 0
 
 
 def _hidden_states(states: torch.Tensor, head: torch.Tensor | None, prompt: int, output: int) -> HiddenStates:
@@ -110,7 +139,7 @@ def _pass(
     ids, mask, positions = (torch.from_numpy(array).to(model.device) for array in arrays)
     whole_mask = torch.cat([mask.new_ones(len(rows), cut), mask], dim=1)
     body = getattr(model.network, body_of(model.network))
-    with model.adapters.selection.for_pass(row_groups(readers, model.device), len(readers), ids.shape[1]):
+    with model.adapters.for_pass(body, row_groups(readers, model.device), len(readers), ids.shape[1]):
         return forward_with_cache(body, ids, whole_mask, positions + cut, cache).last_hidden_state  # type: ignore[no-any-return]
 
 

@@ -24,6 +24,7 @@ from probes.errors import NoMemory, ProbeError, Unreplayable
 from probes.model.base_memory import Room, fitting
 from probes.model.build import BaseHashes, Placement, build, hashes_with, read_base, read_hashes
 from probes.model.device_memory import card_of
+from probes.model.devices.card_check import check_card
 from probes.model.forward import Model
 from probes.model.free_memory import check_free, free_bytes, give_back
 from probes.residency.known_weights import Files, KnownWeights, files_of
@@ -75,6 +76,7 @@ class Bases:
     """golden, live: None while there is none
 
     no_room: why the golden base is not in memory while the live one is
+    without_card: why models answer on the CPU although there is a card, "" where they do not
     """
 
     def __init__(self, paths: ArtefactPaths, placement: Placement) -> None:
@@ -85,6 +87,7 @@ class Bases:
         self._placement = placement
         self._golden_files: FilesHashed | None = None
         self._known = KnownWeights()
+        self.without_card = ""
         self._too_large: Files = ()  # of a live base for which there was no memory although it was alone
 
     @property
@@ -114,6 +117,7 @@ class Bases:
     def load_golden(self, source: str, may_fetch: bool) -> None:
         """The base that was accepted; nothing is released for it. may_fetch: from the hub; else a local copy is needed.
         Raises Unreplayable, NoMemory."""
+        self._check_card(source)
         place = source if may_fetch else str(base_files.locate(source))
         if needed := base_files.conversion_bytes(place, self._sources.cache):
             check_free(place, needed)
@@ -137,6 +141,7 @@ class Bases:
         A folder of weights alone has no tokenizer of its own, and is replayed by the golden one. Where there is no
         memory for two bases, the golden one is released.
         """
+        self._check_card(str(path))
         folder = self._resolved_live(path)
         check_architecture(folder)
         loaded = self._in_memory(folder)
@@ -154,6 +159,13 @@ class Bases:
         self.golden = self.live = self._golden_files = None
         self.no_room, self._too_large = None, ()
         self._known = KnownWeights()
+
+    def release_golden(self, error: NoMemory) -> None:
+        """Its model only: hashes and tokenizer are small, and say what was accepted."""
+        assert self.golden is not None
+        self.golden = replace(self.golden, model=None)
+        self._note_no_room(error)
+        give_back()
 
     def tokenizer(self, weights: Weights) -> Any:
         """That base's tokenizer, else the other's. Raises Unreplayable where neither has one."""
@@ -203,7 +215,7 @@ class Bases:
 
     def _built(self, folder: Path, placement: Placement) -> LoadedBase:
         files = files_of(folder)
-        parts = read_base(folder, placement.dtype)
+        parts = read_base(folder, placement.held)
         self._known.note(folder, files, parts.hashes.weights)
         return LoadedBase(build(parts, placement), parts.hashes, rows=parts.rows)
 
@@ -235,13 +247,16 @@ class Bases:
         except NoMemory as error:  # of a device whose memory is not counted beforehand, or that others have taken
             if self.golden_model is None or files == self._too_large:
                 raise
-            self._release_golden(error.afresh())
+            self.release_golden(error.afresh())
         # Not in the handler: its error keeps alive what was loaded.
         try:
             return self._built(folder, placement)
         except NoMemory:
             self._too_large = files
             raise
+
+    def _check_card(self, path: str) -> None:
+        check_card(path, self._placement.device, self._placement.dtype)
 
     def _room(self) -> Room:
         return Room(free_bytes(), card_of(self._placement.device))
@@ -258,15 +273,8 @@ class Bases:
                 raise
             short = error.afresh()
         del golden
-        self._release_golden(short)
+        self.release_golden(short)
         return within(self._room())
-
-    def _release_golden(self, error: NoMemory) -> None:
-        """Its model only: hashes and tokenizer are small, and say what was accepted."""
-        assert self.golden is not None
-        self.golden = replace(self.golden, model=None)
-        self._note_no_room(error)
-        give_back()
 
     def _note_no_room(self, error: NoMemory) -> None:
         self.no_room = NoMemory(error.path, error.requested, error.free, error.device_message, ONE_FITS)

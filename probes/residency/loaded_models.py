@@ -133,11 +133,13 @@ class LoadedModels:
         )
 
     def facts(self, adapter: str) -> tuple[str, ...]:
-        """What of the adapter does not fit the live base, why it could not be read, and what memory was short for."""
+        """What of the adapter does not fit the live base, why it could not be read, what memory was short for, and why
+        a card is not used."""
         error = self.subject(adapter).error
         applied = self.live.adapters.applied.get(adapter) if self.live else None
         of_files = (*((str(error),) if error else ()), *(applied.facts if applied else ()))
-        return (*of_files, *filter(None, [self._residency.bases.smaller_batches]))
+        bases = self._residency.bases
+        return (*of_files, *filter(None, [bases.smaller_batches, bases.without_card]))
 
     def tokenizer(self, weights: Weights = Weights.LIVE) -> Any:
         """That base's tokenizer, else the other's: a folder of weights alone has none. Raises Unreplayable without."""

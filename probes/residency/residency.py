@@ -20,6 +20,7 @@ from probes.artefacts.lora_files import LoraAdapter
 from probes.errors import NoMemory, ProbeError
 from probes.model.build import Placement
 from probes.model.forward import Model
+from probes.model.free_memory import give_back
 from probes.residency.accepted_adapters import AcceptedAdapters
 from probes.residency.adapter_loading import put_on, read_whole
 from probes.residency.bases import ArtefactPaths, Bases
@@ -110,6 +111,22 @@ class Residency:
         self._release(adapter)
         files = self.adapters[adapter].files
         files.fail(NoMemory(files.source, error.requested, error.free, error.device_message))
+
+    def make_room(self, answering: Model, error: NoMemory) -> bool:
+        """There was no memory for a single pass of this model: another one that can be done without is released, a
+        quantised copy first, then the golden base where the live one answers. False where there is none."""
+        if self.quantised is not None and self.quantised.model is not answering:
+            self._changed()
+            give_back()
+            return True
+        if self.bases.golden_model is None or self.bases.are_one or self.bases.live_model is not answering:
+            return False
+        self._changed()
+        self.bases.release_golden(error)
+        if source := self.paths.golden_base:
+            with suppress(ProbeError), self.failed.attempt(GOLDEN_BASE, source):  # not to be loaded again at once
+                raise error.afresh()
+        return True
 
     def put_accepted_on(self, golden: Model, version: AdapterVersion) -> str:
         """The name under which this version answers on the golden base; its copy is put there when it is first

@@ -24,11 +24,15 @@ from probes.errors import NoMemory, Unreplayable
 from probes.model import device_memory, faulty_adapters
 from probes.model.build import AUTO, Placement
 from probes.model.chat_prompt import chat_token_ids
+from probes.model.devices.card_check import unused_card
+from probes.model.devices.card_faults import card_fault
 from probes.model.fault_injection import FaultInjection, FindsModel, ResolvedTarget
 from probes.model.forward import Model
 from probes.model.free_memory import in_halves, no_memory
 from probes.model.likeness import likeness
 from probes.model.packing import pack, pack_prompts, pack_texts
+from probes.model.precision.kernels import BFLOAT16, FLOAT16, FLOAT32, KERNELS, SPLIT, Kernel, fastest_within
+from probes.model.precision.split_products import is_available as split_is_available
 from probes.model.response_scoring import GoldenModels, answers, chunks, unanswered
 from probes.residency.bases import ArtefactPaths
 from probes.residency.loaded_models import LoadedModels
@@ -36,7 +40,6 @@ from probes.residency.residency import Residency
 from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights, other_adapter
 from probes.scoring.scoring_job import AdapterVersion, ScoringAnswer, ScoringJob, ScoringOptions
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ATTENTIONS = (AUTO, "sdpa", "eager")
 # Replays that may share micro-batches: how they are answered, and each replay as it is run -> as it was requested.
 Resolved = tuple[ResolvedTarget, dict[Replay, Replay]]
@@ -51,8 +54,10 @@ class Config:
     golden_adapters: name -> PEFT folder of the accepted version, which scores traffic; an adapter without one is taken
     as it is first loaded
     device: "auto" (CUDA where there is one) or torch's name
-    dtype: in which answers are computed: "auto" (float32, also of files in 16 bits) or a name of DTYPES, for a GPU that
-    is short of memory; enrol again after a change
+    dtype: in which answers are computed, a name of KERNELS (probes/model/precision/kernels.py), or "auto": on a CPU
+    float32, also of files in 16 bits; on a GPU for weights that are stored in bfloat16 the fastest whose error hides
+    nothing of ``tolerance``, else float32. Enrol again after a change
+    tolerance: the least |s - 1| that is allowed of an adapter
     attention: "auto" (what the base's class supports) or transformers' name of the backend
     device_memory: the most that is taken of a GPU: a share of it up to 1, or bytes
     cache_dir: converted copies; max_batch_tokens: padded tokens of one forward pass, fewer where memory is short
@@ -63,7 +68,8 @@ class Config:
     adapters: dict[str, str] = field(default_factory=dict)
     golden_base: str | None = None
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: str = AUTO
+    tolerance: float = 0.05
     cache_dir: str = "~/.cache/gapwatch"
     max_batch_tokens: int = 2048
     attention: str = AUTO
@@ -72,8 +78,8 @@ class Config:
     device_memory: float = WHOLE_CARD
 
     def __post_init__(self) -> None:
-        if self.dtype != "auto" and self.dtype not in DTYPES:
-            raise ValueError(f"dtype {self.dtype!r}: wanted auto or one of {', '.join(DTYPES)}")
+        if self.dtype != AUTO and self.dtype not in KERNELS:
+            raise ValueError(f"dtype {self.dtype!r}: wanted auto or one of {', '.join(KERNELS)}")
         if self.attention not in ATTENTIONS:
             raise ValueError(f"attention {self.attention!r}: wanted one of {', '.join(ATTENTIONS)}")
         if self.max_batch_tokens < 1:
@@ -82,11 +88,17 @@ class Config:
             raise ValueError(f"device_memory {self.device_memory}: wanted a share of the card up to 1, or bytes")
 
     def placement(self) -> Placement:
-        """float32 by default, also on CUDA: the noise floor of bfloat16 kernels hides small faults."""
+        """Never bfloat16 by default where a tolerance is usual: the noise floor of its kernels hides small faults."""
         present = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(present if self.device == "auto" else self.device)
-        dtype = DTYPES.get(self.dtype, torch.float32)
-        return Placement(device, dtype, self.attention, self.max_batch_tokens)
+        kernel = KERNELS.get(self.dtype) or self._chosen(device)
+        is_chosen, is_split = self.dtype == AUTO, kernel.name == SPLIT
+        return Placement(device, kernel.dtype, self.attention, self.max_batch_tokens, is_split, is_chosen)
+
+    def _chosen(self, device: torch.device) -> Kernel:
+        if device.type != "cuda" or not split_is_available(device):
+            return KERNELS[FLOAT32]
+        return fastest_within(self.tolerance)
 
 
 class Runner:
@@ -106,6 +118,7 @@ class Runner:
             os.environ["RAYON_NUM_THREADS"] = str(self.config.threads)  # read by the tokenizers' pool at its first use
         torch.set_num_threads(self.config.threads or cpu_share.process_share().threads)
         device_memory.limit(self.config.placement().device, self.config.device_memory)
+        self.residency.bases.without_card = unused_card() if self.config.device == "auto" else ""
         self.residency.open()
 
     def close(self) -> None:
@@ -126,7 +139,8 @@ class Runner:
         with self._fault_injection() as faults:
             for resolved, originals in self._by_batch_key(faults, replays):
                 model = self._model_of(resolved)
-                for batch in pack(list(originals), packing, self.residency.bases.batch_tokens):
+                most = self.residency.bases.batch_tokens
+                for batch in pack(list(originals), packing, most, model.continues):
                     if stop():
                         return
                     for answer in in_halves(batch, partial(self._answer, faults, model, packing)):
@@ -225,7 +239,8 @@ class Runner:
         try:
             torch.zeros(1, device=self.config.placement().device).item()
         except RuntimeError as error:
-            return "" if no_memory(self.config.base, error) else str(error).partition("\n")[0]
+            reason = card_fault(error) or str(error).partition("\n")[0]
+            return "" if no_memory(self.config.base, error) else reason
         return ""
 
     def identity(self, adapter: str | None, scheme: int = NEWEST) -> Identity:
@@ -247,11 +262,18 @@ class Runner:
     def computed_by(self) -> str:
         placement = self.config.placement()
         kernel = self.loaded.live.network.config._attn_implementation if self.loaded.live else ""
-        return f"torch {torch.__version__}, {placement.device}, {placement.dtype}, {kernel}"
+        numbers = self.loaded.live.kernel if self.loaded.live else placement.kernel
+        return f"torch {torch.__version__}, {placement.device}, {numbers}, {kernel}"
+
+    def kernel(self) -> str:
+        if (live := self.loaded.live) is None:
+            return ""
+        return f"{live.kernel}, {live.network.config._attn_implementation} attention, {live.device.type}"
 
     def half_precision(self) -> str:
-        half = self.config.dtype in ("bfloat16", "float16")
-        return self.config.dtype if half and self.config.placement().device.type == "cuda" else ""
+        live = self.loaded.live
+        half = live is not None and live.kernel in (BFLOAT16, FLOAT16)
+        return live.kernel if live is not None and half and live.device.type == "cuda" else ""
 
     def reconfigured(self, attention: str = "", dtype: str = "") -> Runner:
         config = self.config
@@ -298,6 +320,7 @@ class Runner:
         try:
             return answers(models, jobs, self.loaded.scorers, options, self.residency.bases.batch_tokens)
         except NoMemory as error:
+            models.base.beginnings.clear()
             if len(jobs) > 1:
                 raise
             return [unanswered(jobs[0], models.base, str(error))]
@@ -309,9 +332,14 @@ class Runner:
         try:
             return model.answer(batch, shape)
         except NoMemory as error:
-            if len(batch) == 1:
-                self._give_up(batch[0].target, error)
-            raise
+            if len(batch) > 1:
+                raise
+            short = error.afresh()
+        # Not in the handler: its error keeps alive the tensors that took the memory.
+        if self.residency.make_room(model, short):
+            return self._answer(faults, model, shape, batch)
+        self._give_up(batch[0].target, short)
+        raise short
 
     def _give_up(self, target: Target, error: NoMemory) -> None:
         """Only a live adapter without a fault: a variant that runs out of memory says nothing about its adapter."""

@@ -10,11 +10,13 @@ import numpy as np
 
 from agent.alerting.notice import to_notice
 from agent.records import (
+    AdapterClock,
     Finding,
     Flip,
     GoldenAccepted,
     Heartbeat,
     NoticeReason,
+    PassportClocks,
     RejectedRecord,
     RejectionReason,
     RequestCount,
@@ -239,6 +241,12 @@ def files_replay(at: float = NOW, **more: Any) -> FilesReplay:
     return replace(FilesReplay(ROUTER, BASE, "sha256:gggg", at, True, 0.0, ACCEPTED), **more)
 
 
+def clock(stage: str = "7 days") -> AdapterClock:
+    """The end of life of the router's base."""
+    name = f"base_end_of_life 2026-03-06 {stage}"
+    return AdapterClock("ticket-router", "base_end_of_life", NOW + 5 * 86400.0, stage, name, "its base ends in 5 days")
+
+
 def every_kind(at: float = NOW) -> tuple[Finding, ...]:
     """One finding of each kind of records.Finding."""
     degraded = alarm(at)
@@ -256,6 +264,7 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
         golden(at),
         Watching(at, ("adapter/ticket-router",)),
         files_replay(at),
+        PassportClocks(at, (clock(),)),
         SavedState(at, 2, "base", ("adapter/ticket-router",), b'{"alerts":{}}'),
     )
     return (base_round(7, at, 0.0, identity=SWAPPED), *seen)

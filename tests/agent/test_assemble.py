@@ -391,7 +391,7 @@ def test_a_witness_owns_nothing_before_its_group_says_so_and_stores_no_traffic(c
     parts = assemble(config.model_copy(update={"kafka": TOPIC, "role": "witness"}))
     assert parts.worker is not None and parts.ownership is not None and not parts.stores_traffic
     assert parts.ownership.owned == frozenset() and len(parts.own) == 5
-    assert parts.traffic not in parts.feeds and len(parts.feeds) == 3
+    assert parts.traffic not in parts.feeds and len(parts.feeds) == 4
     statuses = parts.routes.parts()
     assert statuses["role"][1].startswith("witness: ") and not statuses["bases"][0]
     parts.closing()

@@ -22,6 +22,8 @@ def shipped() -> Iterator[tuple[str, Path]]:
     """Path in the wheel -> the one place where it is written."""
     yield "agent/data/gapwatch.yaml", ROOT / "deploy/gapwatch.yaml"
     yield "agent/data/glossary.md", ROOT / "docs/glossary.md"
+    for file in (ROOT / "probes/compatibility/rules").iterdir():
+        yield f"probes/compatibility/rules/{file.name}", file
     for name, folder in LAID_IN.items():
         for file in (ROOT / folder).iterdir():
             yield f"agent/data/{name}/{file.name}", file

@@ -161,6 +161,13 @@ KINDS: dict[str, Architecture] = {
     "llava": A({"model_type": "llama"}, around={
         "vision_config": ENCODER | {"model_type": "clip_vision_model", "projection_dim": 32},
         "image_token_index": 97}),
+    "llava_next": A({"model_type": "llama"}, around={
+        "vision_config": ENCODER | {"model_type": "clip_vision_model", "projection_dim": 32},
+        "image_token_index": 97}),
+    "llava_onevision": A({"model_type": "qwen2"}, around={
+        "vision_config": ENCODER | {"model_type": "siglip_vision_model"}, "image_token_index": 97,
+        "video_token_index": 96}),
+    "idefics3": A({"model_type": "llama"}, around={"vision_config": ENCODER, "image_token_id": 97, "scale_factor": 1}),
     "internvl": A({"model_type": "qwen2"}, around={
         "vision_config": ENCODER | {"image_size": [28, 28], "patch_size": [14, 14]}, "image_token_id": 97}),
     "smolvlm": A({"model_type": "llama"}, around={
@@ -169,6 +176,7 @@ KINDS: dict[str, Architecture] = {
         "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2}}),
     "qwen2_5_vl": A(BY_AXIS, around=IMAGE | {"vision_config": QWEN_ENCODER}),
     "qwen3_vl": A(BY_AXIS | HEADS, around=IMAGE | {"vision_config": QWEN_ENCODER}),
+    "qwen3_vl_moe": A(BY_AXIS | HEADS | MIXTURE, ATTENTION, EXPERTS, around=IMAGE | {"vision_config": QWEN_ENCODER}),
     "qwen3_5": A(DELTA, ("q_proj", "in_proj_qkv", "out_proj"), around=IMAGE | {"vision_config": QWEN_ENCODER}),
     # Caches of their own, or states in the modules.
     "recurrent_gemma": A(

@@ -28,7 +28,7 @@ once, written token by token, and scored as sampled responses are.
 
 Every base is asked the same when it is loaded (`probes/model/invariance.py`), so a type that is not in this table is
 run if it answers alike alone, in a batch, padded and from a cache, and refused otherwise. *One by one*: after a cache
-it reads one token at a time, because several begin its state anew; no beginning is shared there. The last ten are
+it reads one token at a time, because several begin its state anew; no beginning is shared there. The last ones are
 multimodal: they are asked in text, and what an adapter changes in their encoder of images is not replayed.
 
 | `model_type` | class | adapter on | after a cache | refused by name |
@@ -55,12 +55,19 @@ model's own, and types that this transformers does not have.
 | fine-grained FP8 (`fp8`), MXFP4 | dequantised by their scales while loading |
 | compressed-tensors, FP8 and int8 | dequantised while loading by its package; refused by its name without it |
 | bitsandbytes NF4 | by its package, on packed weights; DoRA and experts' parameters refused |
-| GPTQ, AWQ | refused, naming the package; with the package not tried |
+| GPTQ, AWQ | by the package `gptqmodel`, on packed weights; refused by its name without it; see below |
 | scales that nothing reads (ModelOpt and others) | refused: the weights would be read without their scales |
 | GGUF | converted to float32 once, with the package `gguf` |
 
 Tests of the two packages (`tests/probes/artefacts/test_unexpected_keys.py`) run where they are installed; seen with
 compressed-tensors 0.20.1, exact to the last bit, and bitsandbytes 0.50.2 on a CPU, equal to PEFT on the same weights.
+
+GPTQ and AWQ were run by hand, on a CPU, with gptqmodel 7.7.0 and optimum 2.3.0 (installed without what they depend on,
+because they want torch 2.14): 4 bits, groups of 32, its kernels in plain torch. They compute in float16, so base and
+adapter were off by 2e-3 to 4e-3 nats from the same weights in float32; before this was tried, an adapter on such a base
+was left out, with a fact that said so. That package compiles its kernels when a base is first loaded, by `auto` for
+minutes and with a C++ compiler, which no image here has: set `"backend": "gptq_torch"` (AWQ: `"torch_awq"`) in the
+base's `quantization_config` and `TORCHDYNAMO_DISABLE=1`, or name a copy of the base in bfloat16.
 
 ## Adapters
 

@@ -60,6 +60,17 @@ def ends_now_and_then(base: Path) -> Path:
     return base
 
 
+def in_bfloat16(base: Path, but: str = "") -> Path:
+    """The same base with its weights stored in bfloat16, all but those whose name ends so."""
+    file = base / "model.safetensors"
+    kept = {
+        name: tensor if but and name.endswith(but) else tensor.to(torch.bfloat16)
+        for name, tensor in load_file(file).items()
+    }
+    save_file(kept, file, metadata={"format": "pt"})
+    return base
+
+
 def tiny_adapter(folder: Path, base: Path, seed: int = 1, **lora: Any) -> Path:
     """A PEFT adapter with random B, as PEFT itself saves it."""
     from peft import LoraConfig, get_peft_model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,11 @@ from typing import Any
 from rich.markup import escape
 
 from agent.errors import Refused
-from agent.terminal.console import as_json, people_to_stderr, say
-from probes.compatibility.check import CANNOT_TELL, FITS, WILL_LOSE, Checked, Pair, check
+from agent.terminal.console import as_json, number, people_to_stderr, say
+from detectors.canaries.tolerance import Tolerances
+from detectors.records import Interval
+from probes.canaries.canary_file import read_canaries
+from probes.compatibility.check import CANNOT_TELL, FITS, WILL_LOSE, Checked, Pair, check, replayed
 from probes.compatibility.engine_rules import EngineRules, Outcome, rules_of
 
 MARKS = {FITS: "[green]✓[/green]", WILL_LOSE: "[red]✗[/red]", CANNOT_TELL: "[yellow]?[/yellow]"}
@@ -23,7 +26,8 @@ SHOWN = 12
 class CheckOptions:
     """Options of the command. old: folder of the base that the adapter was accepted on, None without
 
-    settings: of the engine, each as NAME=VALUE
+    settings: of the engine, each as NAME=VALUE; replay: measure too, on the canaries of this file
+    tolerance: share of its effect that the adapter may lose
     """
 
     base: Path
@@ -32,6 +36,10 @@ class CheckOptions:
     engine: str = "peft"
     version: str = ""
     settings: Sequence[str] = ()
+    replay: bool = False
+    canaries: Path | None = None
+    tolerance: float = 0.05
+    cache_dir: Path = Path("~/.cache/gapwatch")
 
 
 def check_pair(wish: CheckOptions, json: bool) -> int:
@@ -39,11 +47,16 @@ def check_pair(wish: CheckOptions, json: bool) -> int:
     if json:
         people_to_stderr()
     rules = rules_of(wish.engine)
-    pair = Pair(wish.base, wish.adapter, wish.old, wish.version, _settings(wish.settings, rules))
+    if wish.replay and (wish.canaries is None or wish.old is None):
+        raise Refused("--replay", "no --canaries or no --from", "both: what is replayed, and what it is compared with")
+    tolerances = Tolerances(scale=wish.tolerance)
+    pair = Pair(wish.base, wish.adapter, wish.old, wish.version, _settings(wish.settings, rules), tolerances)
     for place in filter(None, (wish.base, wish.adapter, wish.old)):
         if not place.exists():
             raise Refused(str(place), "no such file or folder", "the folder of a base, or of an adapter")
     checked = check(pair, rules)
+    if wish.replay and wish.canaries is not None:
+        checked = replayed(checked, pair, read_canaries(wish.canaries).canaries, wish.cache_dir.expanduser())
     if json:
         as_json(_facts(wish, checked))
     else:
@@ -90,6 +103,8 @@ def _facts(wish: CheckOptions, checked: Checked) -> dict[str, Any]:
             "config": changes.fields,
             "files": changes.files,
         },
+        "predicted": None if checked.predicted is None else asdict(checked.predicted),
+        "measured": None if checked.measured is None else asdict(checked.measured),
         "notes": checked.notes,
     }
 
@@ -106,5 +121,28 @@ def _print(wish: CheckOptions, checked: Checked) -> None:
         say("what moved in the base:")
         for line in checked.changes.lines():
             say(f"  {escape(line)}")
+    for line in _losses(checked):
+        say(line)
     for note in checked.notes:
         say(f"[yellow]![/yellow] {escape(note)}")
+
+
+def _losses(checked: Checked) -> Iterator[str]:
+    """What the weights predict and what a replay measured, one below the other."""
+    if (predicted := checked.predicted) is not None:
+        yield f"predicted retention: {_interval(predicted)}, by the weights"
+    if (measured := checked.measured) is None:
+        return
+    yield f"measured retention:  {_interval(measured.retention)}, on {measured.canaries} canaries"
+    yield f"measured strength:   {_interval(measured.strength)}"
+    yield f"beyond tolerance: {len(measured.beyond)} canaries; flipped: {_named(measured.flipped)}"
+    yield from (escape(fact) for fact in measured.facts)
+
+
+def _interval(interval: Interval) -> str:
+    return f"{number(interval.mean)} ({number(interval.low)} to {number(interval.high)})"
+
+
+def _named(canaries: Sequence[str]) -> str:
+    shown = ", ".join(map(escape, canaries[:3])) + (" ..." if len(canaries) > 3 else "")
+    return f"{len(canaries)} canaries{f' ({shown})' if canaries else ''}"

@@ -18,6 +18,7 @@ from torch import nn
 from probes.artefacts.lora_files import ParameterUpdates
 from probes.artefacts.target_modules import TargetModules
 from probes.model.adapter_parts.wrapped_call import RowGroup, WrappedCall
+from probes.model.precision.split_products import is_split
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 
@@ -65,6 +66,7 @@ class ParametersPart:
         weights = {}
         for name, (pair, scaling) in self.updates.items():
             own = self.inner.get_parameter(name).detach()
+            own = own.float() if is_split(self.inner) else own
             weights[name] = (own + multiple * scaling * _product(pair, own, self.inner)).to(own.dtype)
         return weights
 

@@ -31,6 +31,6 @@ def _copied(inner: nn.Module, saved: Mapping[str, torch.Tensor], share: float) -
     for name, tensor in saved.items():
         own = inner._parameters[name]
         assert own is not None
-        value = tensor if share == 1 else torch.lerp(own.detach(), tensor, share)
+        value = tensor if share == 1 else torch.lerp(own.detach().to(tensor.dtype), tensor, share)
         copied._parameters[name] = nn.Parameter(value, requires_grad=False)
     return copied

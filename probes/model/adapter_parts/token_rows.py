@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from probes.model.adapter_parts.wrapped_call import RowGroup, WrappedCall, factors_of
+from probes.model.precision.split_products import is_split
 
 
 class TokenRowsPart:
@@ -19,7 +20,8 @@ class TokenRowsPart:
         weight = inner.get_parameter("weight").detach()
         self.ids, self.looked_up = ids, isinstance(inner, nn.Embedding)
         # With a row of zeros behind it, for all other tokens.
-        self.delta = torch.cat([values - weight[ids], torch.zeros_like(values[:1])])
+        rows = values.float() if is_split(inner) else values
+        self.delta = torch.cat([rows - weight[ids].to(rows.dtype), torch.zeros_like(rows[:1])])
         self.place = torch.full((len(weight),), len(ids), device=weight.device)
         self.place[ids] = torch.arange(len(ids), device=weight.device)
         scale = getattr(inner, "embed_scale", None)

@@ -12,12 +12,12 @@ import torch
 @dataclass(frozen=True, slots=True, eq=False)
 class RowGroup:
     """Rows [start, stop) of a batch use ``adapter``; multiples: of its own scaling, one a row; scales: the same on the
-    model's device, (stop - start,)"""
+    model's device, (stop - start,), None where all are one number"""
 
     adapter: str
     start: int
     stop: int
-    scales: torch.Tensor
+    scales: torch.Tensor | None
     multiples: tuple[float, ...]
 
     @property
@@ -76,6 +76,6 @@ class Part(Protocol):
         """What it adds to ``call.y[group.rows]``: nothing at a multiple of 0, so that this is the base."""
 
 
-def factors_of(group: RowGroup, y: torch.Tensor) -> torch.Tensor:
+def factors_of(group: RowGroup, y: torch.Tensor) -> torch.Tensor | float:
     """The multiples of a group's rows, in a shape that spreads over an answer."""
-    return group.scales.view(-1, *[1] * (y.dim() - 1))
+    return group.multiples[0] if group.scales is None else group.scales.view(-1, *[1] * (y.dim() - 1))

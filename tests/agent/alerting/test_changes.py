@@ -104,6 +104,21 @@ def test_an_old_golden_record_is_reported_once_as_that_whatever_the_verdict_is()
     assert len(step_changes(states, [GOOD], FIXED + 60, "prod", ALONE, renewed)[1]) == 1
 
 
+def test_what_a_passport_says_is_told_once_a_stage_and_never_as_a_page() -> None:
+    month = {ROUTER: [("base_end_of_life 2026-12-28 30 days", "its base ends in 30 days")]}
+    states, notices = step_changes({}, [verdict(Status.DEGRADED), GOOD_BASE], FIXED, "prod", ALONE, {}, month)
+    (notice,) = notices
+    assert (notice.kind, notice.reason) == (NoticeKind.CHANGE, NoticeReason.PASSPORT_CLOCK)
+    assert "its base ends in 30 days" in notice.summary and "no fault of the adapter" in notice.summary
+    assert step_changes(states, [GOOD], FIXED + 60, "prod", ALONE, {}, month)[1] == ()
+    week = {ROUTER: [("base_end_of_life 2026-12-28 7 days", "its base ends in 7 days")]}
+    assert len(step_changes(states, [GOOD], FIXED + 60, "prod", ALONE, {}, week)[1]) == 1
+    key = dedup_key("prod", SubjectKind.ADAPTER, ROUTER)
+    told = {(key, "passport_clock", "clock base_end_of_life 2026-12-28 7 days"): FIXED - 60}
+    fleet = Fleet("pod-b", {"pod-a": True}, {}, changes=told)
+    assert step_changes(states, [GOOD], FIXED + 60, "prod", fleet, {}, week)[1] == ()
+
+
 def test_an_old_golden_record_that_another_pod_has_reported_is_not_reported_again() -> None:
     key = dedup_key("prod", SubjectKind.ADAPTER, ROUTER)
     fleet = Fleet("pod-b", {"pod-a": True}, {}, changes={(key, "golden_old", "golden sha256:gggg"): FIXED - 60})

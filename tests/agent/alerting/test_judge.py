@@ -15,7 +15,16 @@ from agent.alerting.checkpoint import StateFile
 from agent.alerting.fleet import ALONE, LEAST_FRESH_S, Fleet
 from agent.alerting.judge import Judge
 from agent.alerting.policy import Policy
-from agent.records import Finding, GoldenAccepted, Notice, NoticeKind, NoticeReason, ScoredResponses
+from agent.records import (
+    AdapterClock,
+    Finding,
+    GoldenAccepted,
+    Notice,
+    NoticeKind,
+    NoticeReason,
+    PassportClocks,
+    ScoredResponses,
+)
 from detectors.canaries.tolerance import Tolerances
 from detectors.kinds import traffic_likelihood
 from detectors.monitor import Monitor
@@ -387,6 +396,16 @@ def test_a_golden_record_older_than_the_policy_is_one_change_event(tmp_path: Pat
         agent(GoldenAccepted(adapter, "smol", f"sha256:{adapter}", "", "first", now - age * day_s, b""), now)
     found = [notices(agent(make_base_round(HEALTHY, number), now + 60 * number)) for number in range(3)]
     assert found == [[("router", "golden_old")], [], []]
+
+
+def test_what_a_passport_says_runs_out_is_one_change_event_and_is_handed_on(tmp_path: Path) -> None:
+    agent = Judge(Monitor(Rules(Tolerances(), 20.0)), "prod", StateFile(tmp_path), lambda _: ALONE)
+    near = AdapterClock("router", "data_expiry", 1e9, "7 days", "data_expiry 2026-12-05 7 days", "its data expires")
+    far = AdapterClock("rewriter", "data_expiry", 2e9, "", "data_expiry 2030-01-01 ", "its data expires")
+    read = PassportClocks(0.0, (near, far))
+    assert agent(read, 0.0) == [read]
+    found = [notices(agent(make_base_round(HEALTHY, number), 60.0 * number)) for number in range(3)]
+    assert found == [[("router", "passport_clock")], [], []]
 
 
 @pytest.mark.parametrize(

@@ -95,3 +95,4 @@ ALTER TABLE verdicts_daily ON CLUSTER 'main' MODIFY SETTING replicated_deduplica
 ALTER TABLE requests_hourly ON CLUSTER 'main' MODIFY SETTING replicated_deduplication_window = 10000, replicated_deduplication_window_seconds = 604800;
 CREATE OR REPLACE VIEW verdicts_and_notices_as_logs ON CLUSTER 'main' AS
 ALTER TABLE traffic_scores ON CLUSTER 'main'
+CREATE TABLE IF NOT EXISTS passport_clocks ON CLUSTER 'main' (

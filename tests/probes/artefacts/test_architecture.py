@@ -28,8 +28,8 @@ def config_of(folder: Path, **told: Any) -> Path:
     [
         ({}, "names no model_type"),
         ({"model_type": "brandnew"}, "'brandnew' is none that transformers"),
-        ({"model_type": "llava_next", "architectures": ["LlavaNextForConditionalGeneration"], "vision_config": {}},
-         "LlavaNextForConditionalGeneration is a multimodal model: only a text model can be replayed"),
+        ({"model_type": "llama4", "architectures": ["Llama4ForConditionalGeneration"], "vision_config": {}},
+         "Llama4ForConditionalGeneration is a multimodal model of a kind that is not replayed: save its text model"),
         ({"model_type": "glm4v", "architectures": ["Glm4vForConditionalGeneration"]}, "is a multimodal model"),
         ({"model_type": "paligemma", "architectures": ["PaliGemmaForConditionalGeneration"]}, "is a multimodal model"),
         ({"model_type": "qwen3_5", "architectures": ["Qwen3_5ForCausalLM"]}, "is a multimodal model"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detectors.records import Floats, Ints
-from probes.canaries.log_prob_summary import keep, summarise, summarise_torch
+from probes.canaries.log_prob_summary import keep, stacked, summarise, summarise_torch, summary_tensors
 
 
 def random_case(seed: int, positions: int = 7, vocabulary: int = 300, sharpness: float = 3.0) -> tuple[Floats, Ints]:
@@ -54,10 +54,25 @@ def test_nan_stays_nan() -> None:
 def test_the_torch_version_equals_the_numpy_formula(seed: int) -> None:
     full, kept = random_case(seed, sharpness=1.0 + 3 * seed)
     plain, twin = summarise(full, kept), summarise_torch(torch.from_numpy(full), kept)
-    assert np.array_equal(plain.log_probs, twin.log_probs)
+    assert np.allclose(plain.log_probs, twin.log_probs, atol=1e-5)
     assert np.allclose(plain.rest, twin.rest, atol=1e-5)
     assert np.array_equal(plain.top1, twin.top1)
     assert [a.dtype.name for a in (twin.log_probs, twin.rest, twin.top1)] == ["float32", "float32", "int32"]
+
+
+def test_logits_give_the_same_as_their_log_probabilities_and_the_widest_table_fits_all() -> None:
+    cases = [random_case(seed) for seed in (0, 1)]
+    narrow = cases[1][1][:, :5]
+    ids = torch.from_numpy(stacked([cases[0][1], narrow]))
+    assert ids.shape == (14, 12) and (ids[7:, 5:] == -1).all()
+    logits = torch.from_numpy(np.concatenate([full for full, _ in cases])) + 3.0
+    both = summary_tensors(logits, ids).on_host()
+    for at, (full, kept) in ((0, cases[0]), (7, (cases[1][0], narrow))):
+        wanted, part = summarise(full, kept), both.part(slice(at, at + 7), kept.shape[1])
+        assert np.allclose(wanted.log_probs, part.log_probs, atol=1e-5) and np.allclose(
+            wanted.rest, part.rest, atol=1e-5
+        )
+        assert np.array_equal(wanted.top1, part.top1)
 
 
 def test_no_positions_give_an_empty_summary() -> None:

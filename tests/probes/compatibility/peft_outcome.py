@@ -37,5 +37,7 @@ def peft_outcome(base: Path, adapter: Path) -> Outcome:
 
 
 def _is_effective(key: str, applied: list[str]) -> bool:
+    if not key.endswith(("lora_A.weight", "lora_B.weight")):
+        return True
     other = key.replace("lora_A", "lora_B") if "lora_A" in key else key.replace("lora_B", "lora_A")
     return other in applied

@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 from probes.artefacts.identity import NEWEST
 from probes.artefacts.lora_files import LoraAdapter, LowRankUpdate, read_adapter
 from probes.errors import Unsupported
-from probes.model.lora import AppliedAdapters, RowMismatch, match_modules, row_groups
+from probes.model.lora import AppliedAdapters, NotCalled, RowMismatch, match_modules, row_groups
 from probes.runner import BatchShape, Target
 from tests.probes.tiny import FORCED, PROMPT, full, opened, peft_log_probs, tiny_adapter, tiny_base
 
@@ -210,8 +210,8 @@ def test_left_padding_and_chunks_are_what_the_model_is_given(tmp_path: Path) -> 
     inner.register_forward_pre_hook(lambda _, __, arguments: calls.append(arguments), with_kwargs=True)
     texts = [(PROMPT, FORCED), (PROMPT[:1], FORCED[:2])]
     full(runner, [Target(None)], texts, BatchShape(left_pad=True))
-    assert calls[0]["attention_mask"].tolist() == [[1] * 10, [0] * 8 + [1] * 2]
-    assert calls[0]["position_ids"].tolist() == [list(range(10)), [0] * 9 + [1]]
+    assert sorted(calls[0]["attention_mask"].tolist()) == [[0] * 8 + [1] * 2, [1] * 10]
+    assert sorted(calls[0]["position_ids"].tolist()) == [[0] * 9 + [1], list(range(10))]
     calls.clear()
     full(runner, [Target(None)], texts, BatchShape(chunk=4))
     assert [call["input_ids"].shape[1] for call in calls] == [4, 4, 2]
@@ -303,6 +303,69 @@ def test_a_module_that_is_not_called_rows_first_is_refused_and_not_guessed() -> 
     ):
         model(torch.randn(5, 3))
     assert adapters.selection.groups == ()
+
+
+class PackedLinear(nn.Module):
+    """As a quantisation library has a layer: no ``nn.Linear``, and its weights packed in a buffer."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight.shape
+        self.register_buffer("qweight", (weight * 8).round().to(torch.int8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.get_buffer("qweight").float() / 8
+        return x @ weight.T
+
+
+def test_a_layer_of_a_quantisation_library_is_adapted_as_any_other() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(PackedLinear(torch.randn(3, 3)), nn.LayerNorm(3)), torch.randn(2, 3)
+    adapters, bare = AppliedAdapters(model), model[0](x)
+    assert adapters.apply("a", _on("0", 1.0)).facts == ()
+    with adapters.for_pass(model, row_groups([(None, 1.0), ("a", 1.0)], torch.device("cpu")), 2):
+        change = model[0](x) - bare
+    assert torch.equal(change[0], torch.zeros(3)) and torch.allclose(change[1], x[1].sum() * torch.ones(3), atol=1e-5)
+    part = replace(_on("0", 1.0).low_rank["0"], magnitude=torch.ones(3))
+    with pytest.raises(Unsupported, match="on weights that are stored quantised"):
+        adapters.apply("dora", replace(_on("0", 1.0), low_rank={"0": part}))
+
+
+class ReadsWeights(nn.Module):
+    """Two layers, of which the second is called for several tokens and read by its weights for one, as some recurrent
+    layers do after a cache."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 3), nn.Linear(3, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        return self.second(y) if x.shape[1] > 1 else nn.functional.linear(y, self.second.weight, self.second.bias)
+
+
+def test_a_module_that_is_not_called_in_one_pass_fails_that_pass_and_no_other() -> None:
+    torch.manual_seed(0)
+    model = ReadsWeights()
+    adapters = AppliedAdapters(model)
+    parts = {**_on("first", 1.0).low_rank, **_on("second", 1.0).low_rank}
+    adapters.apply("both", replace(_on("first", 1.0), low_rank=parts))
+    adapters.apply("one", _on("first", 1.0))
+
+    def answered(name: str | None, tokens: int) -> torch.Tensor:
+        groups = row_groups([(name, 1.0)], torch.device("cpu"))
+        with adapters.for_pass(model, groups, 1, tokens):
+            answer: torch.Tensor = model(torch.ones(1, tokens, 3))
+        return answer
+
+    for name, tokens in (("both", 2), ("one", 2), ("one", 1), (None, 1)):
+        answered(name, tokens)
+    with pytest.raises(NotCalled, match=r"1 of 2 modules that both changes were not called in this pass: second: this"):
+        answered("both", 1)
+    adapters.apply("both", _on("first", 2.0))  # another version, without that part
+    answered("both", 1)
+    with adapters.for_pass(model.first, row_groups([("both", 1.0)], torch.device("cpu")), 1, 1):
+        model.first(torch.ones(1, 1, 3))  # a part of the model alone
 
 
 def test_tokens_of_all_rows_one_after_the_other_are_told_apart_by_their_number() -> None:

@@ -7,7 +7,20 @@ import pytest
 
 from detectors.records import Fault, FaultKind
 from probes.errors import Unreplayable
-from probes.model.packing import WORTH_SHARING, ForwardPass, aligned, lay_out, pack, pack_prompts, pack_texts, padded
+from probes.model.packing import (
+    ENOUGH_ROWS,
+    WORTH_SHARING,
+    ForwardPass,
+    aligned,
+    common_beginning,
+    lay_out,
+    pack,
+    pack_prompts,
+    pack_texts,
+    padded,
+    read_length,
+    tokens_of_pass,
+)
 from probes.runner import BatchShape, Replay, Target
 
 
@@ -34,6 +47,70 @@ def test_every_replay_is_in_exactly_one_batch_and_limits_are_kept() -> None:
 def test_rows_of_one_adapter_lie_together_after_the_base() -> None:
     (batch,) = pack(replays(12), BatchShape(rows=12), max_tokens=10_000)
     assert [replay.target.adapter for replay in batch] == [None] * 4 + ["a"] * 4 + ["b"] * 4
+
+
+def test_rows_of_one_adapter_fill_batches_before_the_next_one_begins() -> None:
+    names = [None, "a", "b"]
+    given = [Replay(str(i), (1,) * (3 + i % 7), (2, 3), Target(names[i % 3])) for i in range(96)]
+    batches = pack(given, BatchShape(rows=16), max_tokens=10_000)
+    assert [len(batch) for batch in batches] == [16] * 6
+    assert all(len({replay.target.adapter for replay in batch}) == 1 for batch in batches)
+
+
+def test_adapters_of_few_canaries_share_a_batch() -> None:
+    given = [Replay(str(i), (1, 5, 6), (2, 3), Target(f"a{i // 2}")) for i in range(16)]
+    (batch,) = pack(given, BatchShape(rows=16), max_tokens=10_000)
+    assert [replay.target.adapter for replay in batch] == [f"a{i // 2}" for i in range(16)]
+
+
+def test_neighbours_are_alike_in_length_where_one_adapter_ends_and_the_next_begins() -> None:
+    given = [Replay(str(i), (9,) * (16 + i // 2), (2,), Target("ab"[i % 2])) for i in range(40)]
+    batches = pack(given, BatchShape(rows=12), max_tokens=10_000)
+    mixed = [batch for batch in batches if len({replay.target.adapter for replay in batch}) == 2]
+    assert mixed and all(max(map(read_length, batch)) - min(map(read_length, batch)) <= 10 for batch in mixed)
+
+
+def with_system_prompt(tokens: int, count: int, name: str | None = "a", first: int = 7) -> list[Replay]:
+    head = tuple((first + at) % 50 for at in range(tokens))
+    return [Replay(f"{name} {row}", (*head, 60 + row % 5, row), (4, 5, 6), Target(name)) for row in range(count)]
+
+
+def test_a_shared_beginning_counts_once_so_that_many_rows_fit() -> None:
+    given = with_system_prompt(100, 20)
+    (batch,) = pack(given, BatchShape(), max_tokens=400, continues=True)
+    assert len(batch) == 20
+    for shape, continues in ((BatchShape(), False), (BatchShape(left_pad=True), True), (BatchShape(chunk=9), True)):
+        assert max(map(len, pack(given, shape, 400, continues))) == 3
+    rows, (beginning, rest) = lay_out(batch, BatchShape())
+    assert (beginning.stop, rest.stop - rest.start) == (100, rows.ids.shape[1] - 100)
+
+
+def test_what_every_row_looks_back_at_is_bounded_too() -> None:
+    assert tokens_of_pass(32, 1080, 1000) == 32 * 1080 // 8 > 32 * 80
+    assert tokens_of_pass(4, 1080, 1000) == 1000 == tokens_of_pass(4, 1080, 1000, readers=1)
+    assert tokens_of_pass(4, 80, 0) == 320
+    assert max(map(len, pack(with_system_prompt(1000, 40), BatchShape(), 2048, continues=True))) == 16
+
+
+def test_texts_that_begin_otherwise_do_not_end_the_sharing_of_many() -> None:
+    given = [*with_system_prompt(60, ENOUGH_ROWS), *with_system_prompt(60, ENOUGH_ROWS, first=20)]
+    assert sorted(map(len, pack(given, BatchShape(), 4096, continues=True))) == [ENOUGH_ROWS, ENOUGH_ROWS]
+
+
+def test_the_largest_batch_comes_first() -> None:
+    batches = pack(replays(80), BatchShape(rows=6), max_tokens=300)
+    sizes = [len(batch) * max(map(read_length, batch)) for batch in batches]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "most", "wanted"),
+    [((1, 2, 3), (1, 2, 4), 3, 2), ((1, 2), (1, 2, 3), 9, 2), ((1, 2, 3), (1, 2, 3), 2, 2), ((5,), (6,), 1, 0)],
+)
+def test_how_many_tokens_two_texts_begin_with(
+    first: tuple[int, ...], second: tuple[int, ...], most: int, wanted: int
+) -> None:
+    assert common_beginning(first, second, most) == wanted == common_beginning(second, first, most)
 
 
 def test_a_text_longer_than_the_limit_runs_alone() -> None:

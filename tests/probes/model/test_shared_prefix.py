@@ -21,10 +21,12 @@ from detectors.evidence.alternative import (
     without,
 )
 from detectors.records import Fault, FaultKind
+from probes.artefacts.lora_files import read_adapter
 from probes.errors import NoMemory
+from probes.model.cache import KeptBeginnings
 from probes.model.forward import Model
-from probes.model.response_scoring import GoldenModels, answers
-from probes.model.shared_prefix import read, shared
+from probes.model.response_scoring import GoldenModels, answers, chunks
+from probes.model.shared_prefix import batches, read, shared
 from probes.runner import Target
 from probes.runners.in_process import Runner
 from probes.scoring.likelihood_ratio_reference import score, score_base
@@ -210,6 +212,75 @@ def test_windows_and_chunks_change_nothing(runner: Runner, monkeypatch: pytest.M
     monkeypatch.setattr("probes.model.response_scoring.WINDOW_LOGITS", {"cpu": 300})
     for answer, other in zip(whole, runner.score(jobs(), never, ALL), strict=True):
         same(answer, other)
+
+
+def test_a_long_system_prompt_does_not_make_small_batches() -> None:
+    """Bounded by what each text reads by itself: 30 rows of 12 tokens beside 200 that are read once."""
+    texts = [((*range(200), 300 + i, i), tuple(range(10))) for i in range(30)]
+    assert [len(batch) for batch in batches(texts, 1024)] == [30]
+    assert [len(batch) for batch in batches(texts, 1024, continues=False)] == [4] * 7 + [2]
+
+
+def test_a_beginning_that_was_read_is_kept_and_read_no_more(runner: Runner) -> None:
+    model = runner.loaded.golden_model()
+    first, second = (
+        [replace(job, adapter="a", prompt=(*HEAD, *HEAD, 40 + i + row)) for row, job in enumerate(jobs(3))]
+        for i in (0, 10)
+    )
+    alone = [runner.score([job], never, ALL)[0] for job in second]
+    model.beginnings.clear()
+    runner.score(first, never, ALL)
+    kept = list(model.beginnings.kept)
+    assert len({(entry.read_by, entry.scale) for entry in kept}) == len(kept) >= 3
+    assert all(entry.tokens == (*HEAD, *HEAD) for entry in kept)
+    together = runner.score(second, never, ALL)
+    assert {id(entry) for entry in model.beginnings.kept} == {id(entry) for entry in kept}, "none was read anew"
+    for one_by_one, packed in zip(alone, together, strict=True):
+        same(one_by_one, packed)
+        assert packed.prompt == pytest.approx(one_by_one.prompt, abs=1e-4)
+
+
+def test_no_adapter_goes_on_from_what_the_one_before_it_read(folders: dict[str, Path], tmp_path: Path) -> None:
+    runner = opened(folders["base"], tmp_path, {"a": folders["a"]})
+    model, job = runner.loaded.golden_model(), replace(jobs(1)[0], adapter="a", prompt=(*HEAD, 50))
+    texts = [(job.prompt, job.output), ((*HEAD, 51), job.output)]
+    before = read(model, texts, ("a", 1.0))
+    model.adapters.apply("a", read_adapter(folders["b"]))
+    after = read(model, texts, ("a", 1.0))
+    model.beginnings.clear()
+    fresh = read(model, texts, ("a", 1.0))
+    assert torch.allclose(after[0].scored, fresh[0].scored, atol=1e-5)
+    assert not torch.allclose(after[0].scored, before[0].scored, atol=1e-2)
+    runner.close()
+
+
+def test_responses_that_come_one_by_one_share_what_their_prompts_begin_with(runner: Runner) -> None:
+    model = runner.loaded.golden_model()
+    model.beginnings.clear()
+    texts = [((*HEAD, *HEAD, 60 + i), (5, 6)) for i in range(3)]
+    alone = [read(model, [text], ("a", 1.0))[0] for text in texts]
+    assert [entry.tokens for entry in model.beginnings.kept] == [(*HEAD, *HEAD)]
+    model.beginnings.clear()
+    for text, states in zip(texts, alone, strict=True):
+        model.beginnings.clear()
+        assert torch.allclose(read(model, [text], ("a", 1.0))[0].scored, states.scored, atol=1e-5)
+
+
+def test_so_many_tokens_are_kept_and_those_used_longest_ago_are_dropped(runner: Runner) -> None:
+    model = runner.loaded.golden_model()
+    kept = KeptBeginnings(most_tokens=50)
+    texts = [[((*(start + at for at in range(20)), i), (5,)) for i in (90, 91)] for start in (3, 23, 43)]
+    model.beginnings, before = kept, model.beginnings
+    for pair in (texts[0], texts[1], texts[0], texts[2]):
+        read(model, pair, (None, 1.0))
+    model.beginnings = before
+    assert [entry.tokens[0] for entry in kept.kept] == [3, 43]
+
+
+def test_chunks_count_a_beginning_in_common_once() -> None:
+    long = [replace(job, prompt=(*range(3, 60), i)) for i, job in enumerate(jobs(9) * 4)]
+    assert [len(chunk) for chunk in chunks(long, 32)] == [36]
+    assert len(list(chunks([replace(job, prompt=(i, *job.prompt, *range(50))) for i, job in enumerate(long)], 32))) > 4
 
 
 def test_an_unscored_response_is_embedded_and_its_reason_told(runner: Runner) -> None:

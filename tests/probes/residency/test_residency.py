@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from detectors.records import Reason
-from probes.errors import Unreplayable, Unsupported
+from probes.errors import NoMemory, Unreplayable, Unsupported
 from probes.residency.failed_loads import LOOKS_TO_WAIT
 from probes.runner import Readiness, Target, Weights
 from probes.runners.in_process import Runner
@@ -163,6 +164,55 @@ def test_a_closed_runner_can_be_opened_again(bases: tuple[Path, Path], tmp_path:
         full(runner, [LIVE_BASE])
     runner.open()
     assert np.array_equal(full(runner, [LIVE_BASE])[LIVE_BASE, 0], before[LIVE_BASE, 0])
+
+
+FULL_CARD = (
+    "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 9.50 GiB of which 1.00 GiB is free."
+)
+
+
+def test_a_pass_that_fits_only_without_the_golden_base_is_measured_without_it(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base, other = bases
+    adapter = tiny_adapter(tmp_path / "a", base)
+    runner = opened(other, tmp_path, {"a": adapter}, golden_base=str(base))
+    live = runner.loaded.live
+    assert live is not None and runner.loaded.golden is not live
+
+    def is_full(*_: object) -> None:
+        if runner.loaded.golden is not None:
+            raise torch.OutOfMemoryError(FULL_CARD)
+
+    live.network.base_model.register_forward_pre_hook(is_full)
+    wanted = peft_log_probs(other, adapter, PROMPT, FORCED)
+    assert close(full(runner, [Target("a")])[Target("a"), 0], wanted)
+    assert runner.loaded.golden is None and runner.identity("a").base_moved and runner.refresh()["a"] == Readiness()
+    with pytest.raises(NoMemory, match=r"Tried to allocate 2.00 GiB.*the live one is in memory and measured"):
+        runner.embed([(PROMPT, FORCED)], lambda: False)
+    for _ in range(LOOKS_TO_WAIT - 1):
+        runner.refresh()
+        assert runner.loaded.golden is None and close(full(runner, [Target("a")])[Target("a"), 0], wanted)
+    runner.refresh()
+    assert runner.loaded.golden is not None, "by its size it fits: tried again after some looks"
+
+
+def test_a_pass_that_fits_only_without_a_quantised_copy_lets_that_go_first(
+    bases: tuple[Path, Path], tmp_path: Path
+) -> None:
+    runner = opened(bases[1], tmp_path, golden_base=str(bases[0]))
+    live = runner.loaded.live
+    assert live is not None
+    copy = runner.residency.rounded(live, 4)
+
+    def is_full(*_: object) -> None:
+        if runner.residency.quantised is not None:
+            raise torch.OutOfMemoryError(FULL_CARD)
+
+    live.network.base_model.register_forward_pre_hook(is_full)
+    full(runner, [LIVE_BASE])
+    assert runner.residency.quantised is None and runner.loaded.golden is not None
+    assert copy is not runner.residency.rounded(live, 4)
 
 
 def test_an_adapter_that_the_golden_base_rejects_is_put_on_it_again_when_its_files_change_and_not_before(

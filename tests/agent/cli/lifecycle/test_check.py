@@ -40,7 +40,7 @@ def test_json_holds_each_module_and_the_exit_code(
     answer = json.loads(capsys.readouterr().out)
     assert (answer["verdict"], answer["exit_code"], answer["structure"]) == ("will_lose", 1, "ignored")
     assert {part["outcome"] for part in answer["modules"]} == {"ignored"}
-    assert answer["base_changes"] is None and answer["notes"] == []
+    assert answer["base_changes"] is None and ["not run" in note for note in answer["notes"]] == [True]
     assert check_pair(CheckOptions(wish.base, adapter, base, "vllm"), json=True) == 2
     answer = json.loads(capsys.readouterr().out)
     assert answer["verdict"] == "cannot_tell" and len(answer["base_changes"]["tensors"]) == 16
@@ -56,3 +56,21 @@ def test_settings_that_no_rule_reads_are_refused(base: Path, tmp_path: Path, set
 def test_a_folder_that_is_not_there_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(Refused, match="no such file or folder"):
         check_pair(CheckOptions(base, tmp_path / "none"), json=False)
+
+
+def test_a_replay_decides_where_the_weights_cannot(
+    base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    canaries = tmp_path / "canaries.jsonl"
+    rows = [
+        {"id": f"c{n}", "messages": [{"role": "user", "content": f"{n * 37 % 101} of {chr(65 + n)}"}]} for n in range(8)
+    ]
+    canaries.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    adapter, little = tiny_adapter(tmp_path / "a", base), noisy(base, tmp_path / "little", 0.0005)
+    wish = CheckOptions(little, adapter, base, replay=True, canaries=canaries, cache_dir=tmp_path)
+    assert check_pair(wish, json=False) == 0
+    printed = capsys.readouterr().out
+    assert "✓ fits: replayed on both bases, it keeps 1.00 of its effect" in printed
+    assert "measured strength:   1.00" in printed and "beyond tolerance: 0 canaries; flipped: " in printed
+    with pytest.raises(Refused, match="--replay"):
+        check_pair(CheckOptions(little, adapter, base, replay=True), json=False)

@@ -1,0 +1,210 @@
+"""Is the new base the old one in other coordinates, and how does an adapter go over into them?
+
+A release may permute hidden units, or rotate them, and answer as before. An adapter that was trained for the old order
+then loads and has no useful effect. Where such a move explains the weights, it is solved for, and the adapter's factors
+are moved by it: with the module's input x' = I x and output y' = O y, B A becomes (O B)(A I^T). Nothing is trained.
+
+What is solved, from the weights alone: the residual stream R from the token embeddings, which every base has with the
+same tokens in the same order; then of each module that the adapter changes the other side, given R. A side is a
+permutation where the rows agree one to one, else an orthogonal matrix by Procrustes (Schönemann 1966, Psychometrika
+31), which a side can only be where nothing nonlinear acts on its single units; that the weights agree is checked, and
+what does not agree is not explained.
+
+What breaks it: a base that was trained on besides. The weights then agree only so far, which ``error`` says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from scipy.optimize import linear_sum_assignment
+
+from probes.errors import Unreplayable
+
+# Of |W - W'| / |W'|: above it a move does not explain the weights. Rounding to 4 bits leaves .1, half a tune .05.
+EXPLAINED = 0.15
+# A permutation is taken over none, and a rotation over a permutation, where it leaves over less than half: rounding or
+# training besides would else be read as a little rotation.
+MUCH_BETTER = 0.5
+# Which gain multiplies the input of a module: part of the module's name -> that of the norm before it.
+GAINS = (("self_attn.", "input_layernorm"), ("mlp.", "post_attention_layernorm"))
+BLOCK = "layers."
+
+
+class Tensors(Protocol):
+    """Tensors of a base by name, in float32."""
+
+    def __contains__(self, name: str) -> bool: ...
+    def __getitem__(self, name: str) -> torch.Tensor: ...
+    def embeddings(self) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Axis:
+    """How one axis of vectors is moved: v'[j] = v[order[j]], or v' = matrix @ v; neither: as it was."""
+
+    order: torch.Tensor | None = None
+    matrix: torch.Tensor | None = None
+
+    @property
+    def kind(self) -> str:
+        return "rotation" if self.matrix is not None else "same" if self.order is None else "permutation"
+
+    def moved(self, rows: torch.Tensor) -> torch.Tensor:
+        """(..., d) vectors in the new coordinates."""
+        if self.order is not None:
+            return rows[..., self.order]
+        return rows if self.matrix is None else rows @ self.matrix.T.to(rows.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ModuleMove:
+    """What happened to one module. inputs, outputs: its sides; gain_ratio: (in,) by which the moved A is divided, that
+    of the norms before it, None for ones; error: |W - W'| / |W'| that is left over"""
+
+    inputs: Axis
+    outputs: Axis
+    error: float
+    gains: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def moved_a(self, a: torch.Tensor) -> torch.Tensor:
+        """(r, in) of A in the new coordinates, such that A' x' = A x."""
+        if self.gains is None or self.inputs.kind != "rotation":
+            return self.inputs.moved(a)
+        old, new = (gain.to(a.dtype) for gain in self.gains)
+        return self.inputs.moved(a * old) / new
+
+    def moved_b(self, b: torch.Tensor) -> torch.Tensor:
+        """(out, r) of B."""
+        return self.outputs.moved(b.T).T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coordinates:
+    """The move from one base to another. modules: those that were solved; unexplained: module -> what is left over
+
+    residual_error: of the token embeddings
+    """
+
+    residual: Axis
+    residual_error: float
+    modules: Mapping[str, ModuleMove] = field(default_factory=dict)
+    unexplained: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def explained(self) -> bool:
+        return self.residual_error <= EXPLAINED and not self.unexplained
+
+    @property
+    def kind(self) -> str:
+        """same, permutation or rotation: the furthest of all sides."""
+        sides = [self.residual, *(side for move in self.modules.values() for side in (move.inputs, move.outputs))]
+        kinds = {side.kind for side in sides}
+        return next(kind for kind in ("rotation", "permutation", "same") if kind in kinds)
+
+    @property
+    def error(self) -> float:
+        """The largest share of a module's weights that the move leaves over."""
+        return max([self.residual_error, *(move.error for move in self.modules.values()), *self.unexplained.values()])
+
+    @property
+    def words(self) -> str:
+        if self.explained and self.kind == "same":
+            return f"the same coordinates: the weights differ by {self.error:.1%} at most"
+        if self.explained:
+            return f"a {self.kind} of hidden units explains the weights but for {self.error:.1%} at most"
+        if self.residual_error > EXPLAINED:
+            return f"no permutation or rotation explains the embeddings: {self.residual_error:.0%} of them is left over"
+        worst = max(self.unexplained, key=lambda name: self.unexplained[name])
+        count, total = len(self.unexplained), len(self.modules) + len(self.unexplained)
+        return f"{count} of {total} modules are not explained, worst {worst}: {self.unexplained[worst]:.0%} left over"
+
+
+def solve(old: Tensors, new: Tensors, modules: Iterable[str]) -> Coordinates:
+    """The move of these modules. modules: names of linear modules, without ".weight"
+
+    Raises Unreplayable where a base lacks a module, or has embeddings of another shape.
+    """
+    before, after = old.embeddings(), new.embeddings()
+    if before.shape != after.shape:
+        raise Unreplayable(
+            "the new base", f"embeddings {tuple(after.shape)} where the old one has {tuple(before.shape)}"
+        )
+    residual, error = _side(before.T, after.T)
+    if error > EXPLAINED:
+        return Coordinates(residual, error)
+    solved, unexplained = {}, {}
+    for name in modules:
+        move = _module(old, new, name, residual)
+        if move.error <= EXPLAINED:
+            solved[name] = move
+        else:
+            unexplained[name] = move.error
+    return Coordinates(residual, error, solved, unexplained)
+
+
+def _module(old: Tensors, new: Tensors, name: str, residual: Axis) -> ModuleMove:
+    """Given the residual stream on one side, the other one; where both could be that side, what explains more."""
+    before, after = old[f"{name}.weight"], new[f"{name}.weight"]
+    if before.shape != after.shape:
+        return ModuleMove(Axis(), Axis(), 1.0)
+    width, moves = old.embeddings().shape[1], list[ModuleMove]()
+    if before.shape[1] == width:
+        gains = _gains(old, new, name, width)
+        outputs, error = _side(residual.moved(before * gains[0]), after * gains[1])
+        moves.append(ModuleMove(residual, outputs, error, gains))
+    if before.shape[0] == width:
+        inputs, error = _side(residual.moved(before.T), after.T)
+        moves.append(ModuleMove(inputs, residual, error))
+    if not moves:
+        return ModuleMove(Axis(), Axis(), 1.0)
+    return min(moves, key=lambda move: move.error)
+
+
+def _gains(old: Tensors, new: Tensors, name: str, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """(H,) of the norm before this module in both bases, ones where none is known by name."""
+    for part, norm in GAINS:
+        if BLOCK in name and part in name:
+            key = f"{name[: name.index(part)]}{norm}.weight"
+            if key in old and key in new:
+                return old[key], new[key]
+    return torch.ones(width), torch.ones(width)
+
+
+def _side(before: torch.Tensor, after: torch.Tensor) -> tuple[Axis, float]:
+    """(d, n) rows before and after: the axis that takes the ones to the others, and what it leaves over.
+
+    Tried in this order: none, a permutation, a rotation.
+    """
+    size = float(after.norm()) or 1.0
+    candidates = [Axis(), *_permutations(before, after), *_rotations(before, after)]
+    errors = [float((axis.moved(before.T).T - after).norm()) / size for axis in candidates]
+    best = 0
+    for index, error in enumerate(errors):
+        if error < MUCH_BETTER * errors[best]:
+            best = index
+    return candidates[best], errors[best]
+
+
+def _permutations(before: torch.Tensor, after: torch.Tensor) -> Sequence[Axis]:
+    """The one that has the rows most alike: by nearest rows where these are one to one, else by assignment.
+
+    Source: Kuhn (1955), Naval Research Logistics 2, as scipy has it.
+    """
+    alike = torch.nn.functional.normalize(after, dim=1) @ torch.nn.functional.normalize(before, dim=1).T
+    order = alike.argmax(dim=1)
+    if len(order.unique()) < len(order):
+        order = torch.from_numpy(linear_sum_assignment(alike.numpy(), maximize=True)[1])
+    return [Axis(order=order)]
+
+
+def _rotations(before: torch.Tensor, after: torch.Tensor) -> Sequence[Axis]:
+    """The orthogonal matrix Q with Q before nearest to after; none where the rows are more than what they hold, so that
+    it would not be unique."""
+    if before.shape[0] > before.shape[1]:
+        return []
+    u, _, v = torch.linalg.svd(after @ before.T)
+    return [Axis(matrix=u @ v)]

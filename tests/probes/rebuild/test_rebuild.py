@@ -1,0 +1,156 @@
+"""A successor end to end: re-expressed without training, trained where that does not do, resumed, and never from the
+held-out canaries."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from examples.helpdesk.releases import make_release, merge_lora
+from probes.errors import ProbeError
+from probes.golden.record import Golden
+from probes.rebuild.lessons import read as read_lessons
+from probes.rebuild.rebuild import PLAIN, RE_EXPRESSED, RETRAINED, Kept, NewBase, Rebuilt, Wish, Working, rebuild
+from probes.rebuild.training import Recipe
+from tests.probes.rebuild.conftest import Enrolled
+from tests.probes.rebuild.worlds import ADAPTER, CANARIES, PLACEMENT, runner_over
+from tests.probes.tiny import tiny_adapter, tiny_base
+from tests.probes.worlds import silent
+
+WISH = Wish(Recipe(steps=30, rate=1e-3, checked_every=10), written=0, most_tokens=8, always=True)
+
+
+def working(folder: Path, said: list[str], steps_until_stop: int = 10**9) -> Working:
+    count = iter(range(10**9))
+    return Working(
+        runner_over(folder / "cache"),
+        PLACEMENT,
+        folder / "out",
+        silent,
+        said.append,
+        lambda: next(count) >= steps_until_stop,  # type: ignore[arg-type]
+    )
+
+
+def kept(enrolled: Enrolled, golden: Golden | None = None) -> Kept:
+    return Kept(golden or enrolled.golden, enrolled.adapter, enrolled.base, CANARIES.canaries[:12])
+
+
+def names(done: Rebuilt | None) -> list[str]:
+    assert done is not None
+    return [own.name for own in done.candidates]
+
+
+def test_a_permuted_base_takes_the_adapter_over_without_training(enrolled: Enrolled, tmp_path: Path) -> None:
+    new = make_release("reparameterised", enrolled.base, tmp_path / "new")
+    said: list[str] = []
+    done = rebuild(kept(enrolled), NewBase(new, "org/new"), replace(WISH, always=False), working(tmp_path, said))
+    assert names(done) == [RE_EXPRESSED, PLAIN] and done is not None and done.trained is None
+    assert done.successor is not None and done.successor.name == RE_EXPRESSED
+    retention = done.successor.acceptance.retention
+    assert retention is not None and retention.low >= 0.99
+    plain = done.candidates[1]
+    assert plain.failures and plain.acceptance.retention is not None and plain.acceptance.retention.mean < 0.5
+    assert "permutation" in done.move and said[0].startswith("coordinates: a permutation")
+
+
+@pytest.fixture(scope="module")
+def improved(enrolled: Enrolled, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base with a strong tune merged in, under which the adapter as it is keeps less than is wanted."""
+    folder = tmp_path_factory.mktemp("improved")
+    tune = tiny_adapter(folder / "tune", enrolled.base, seed=21, target_modules=["q_proj", "o_proj", "up_proj"])
+    tensors = merge_lora(load_file(enrolled.base / "model.safetensors"), tune, 1.0)
+    new = folder / "base"
+    new.mkdir()
+    for file in enrolled.base.iterdir():
+        if file.suffix != ".safetensors":
+            (new / file.name).write_bytes(file.read_bytes())
+    save_file(
+        {name: own.contiguous() for name, own in tensors.items()}, new / "model.safetensors", metadata={"format": "pt"}
+    )
+    return new
+
+
+@pytest.fixture(scope="module")
+def whole(
+    enrolled: Enrolled, improved: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Rebuilt, Path, list[str]]:
+    """A rebuild that was not stopped, its folder, and what it said."""
+    folder, said = tmp_path_factory.mktemp("whole"), list[str]()
+    done = rebuild(kept(enrolled), NewBase(improved, "org/new"), WISH, working(folder, said))
+    assert done is not None
+    return done, folder / "out", said
+
+
+def test_what_is_trained_is_nearer_than_the_copy_and_no_held_out_text_is_read(
+    enrolled: Enrolled, whole: tuple[Rebuilt, Path, list[str]]
+) -> None:
+    done, out, said = whole
+    assert set(names(done)) == {PLAIN, RETRAINED}
+    by_name = {own.name: own.acceptance.of_answers for own in done.candidates}
+    before, after = by_name[PLAIN], by_name[RETRAINED]
+    assert before is not None and after is not None and abs(after.mean - 1) < abs(before.mean - 1)
+    assert any(words.startswith("training: ") and "beside the base's" in words for words in said)
+    held_out = {canary.prompt for canary in enrolled.golden.held_out}
+    made = load_file(out / "unfinished" / "lessons.safetensors")
+    learnt = {tuple(map(int, own)) for name, own in made.items() if name.endswith(".prompt")}
+    assert learnt and not learnt & held_out
+
+
+def test_it_goes_on_where_it_was_stopped_and_ends_alike(
+    enrolled: Enrolled, improved: Path, whole: tuple[Rebuilt, Path, list[str]], tmp_path: Path
+) -> None:
+    new = NewBase(improved, "org/new")
+    # The stop is looked at between tokens, batches and steps: this one comes in the middle of the training.
+    assert rebuild_or_error(enrolled, new, working(tmp_path, [], 60)) is None
+    assert (tmp_path / "out" / "unfinished" / "lessons.safetensors").is_file()
+    assert rebuild_or_error(enrolled, new, working(tmp_path, [])) is not None
+    weights = [load_file(out / "retrained" / "adapter_model.safetensors") for out in (whole[1], tmp_path / "out")]
+    assert weights[0].keys() == weights[1].keys()
+    assert all((own == weights[1][name]).all() for name, own in weights[0].items())
+
+
+def rebuild_or_error(enrolled: Enrolled, new: NewBase, work: Working) -> Rebuilt | None:
+    try:
+        return rebuild(kept(enrolled), new, WISH, work)
+    except ProbeError as error:
+        assert "stopped" in str(error)
+        return None
+
+
+def test_on_a_base_of_another_shape_it_begins_from_nothing(enrolled: Enrolled, tmp_path: Path) -> None:
+    narrow = tiny_base(tmp_path / "narrow", seed=3, tied=False, head_dim=8)
+    wish, alone = replace(WISH, recipe=Recipe(steps=2, batch=4)), replace(kept(enrolled), canaries=())
+    done = rebuild(alone, NewBase(narrow, "org/new"), wish, working(tmp_path, []))
+    assert names(done) == [RETRAINED, PLAIN] and done is not None and "do not fit" in done.candidates[1].failures[0]
+    assert any("from nothing" in words for words in done.notes)
+
+
+def test_without_the_accepted_base_the_record_alone_is_learnt_from(
+    enrolled: Enrolled, improved: Path, tmp_path: Path
+) -> None:
+    alone = Kept(enrolled.golden, enrolled.adapter, None)
+    done = rebuild(
+        alone, NewBase(improved, "org/new"), replace(WISH, recipe=Recipe(steps=4, batch=4)), working(tmp_path, [])
+    )
+    assert done is not None and done.lessons == len(enrolled.golden.pool)
+    assert any("not kept" in words for words in done.notes)
+
+
+def test_prompts_that_the_base_makes_up_are_learnt_from_too(enrolled: Enrolled, improved: Path, tmp_path: Path) -> None:
+    wish = replace(WISH, recipe=Recipe(steps=2, batch=4), written=4)
+    alone = replace(kept(enrolled), canaries=())
+    done = rebuild(alone, NewBase(improved, "org/new"), wish, working(tmp_path, []))
+    assert done is not None and done.lessons > 2 * len(enrolled.golden.pool)
+    assert read_lessons(tmp_path / "out" / "unfinished" / "lessons.safetensors", {"another": 1}) is None
+
+
+def test_no_training_where_none_is_wanted(enrolled: Enrolled, improved: Path, tmp_path: Path) -> None:
+    done = rebuild(
+        kept(enrolled), NewBase(improved, "org/new"), replace(WISH, trained=False, always=False), working(tmp_path, [])
+    )
+    assert names(done) == [PLAIN] and done is not None and done.trained is None
+    assert ADAPTER not in done.candidates[0].name
