@@ -48,8 +48,9 @@ class ResponseCounts:
 
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ResponseCounts:
-        counts = [stored[name] for name in ("heard", "against", "favour", "fresh")]
-        return cls(*counts, *(tuple(stored[name]) for name in ("bad_pods", "pods")), stored.get("since"))
+        scored, against, favour, fresh = (stored[name] for name in ("heard", "against", "favour", "fresh"))
+        bad_pods, pods = (tuple(stored[name]) for name in ("bad_pods", "pods"))
+        return cls(scored, against, favour, fresh, bad_pods, pods, stored.get("since"))
 
 
 def diagnose_responses(

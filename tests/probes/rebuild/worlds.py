@@ -12,6 +12,7 @@ from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import Golden
 from probes.model.build import AUTO, Placement
+from probes.rebuild.rebuild import MakeRunner
 from probes.runners.in_process import Config, Runner
 from tests.probes.tiny import ends_now_and_then, opened, tiny_adapter, tiny_base
 from tests.probes.worlds import never, silent
@@ -40,8 +41,8 @@ def record_of(base: Path, adapter: Path, cache: Path) -> Golden:
         runner.close()
 
 
-def runner_over(cache: Path) -> object:
-    """``probes.rebuild.rebuild.MakeRunner`` over the CPU."""
+def runner_over(cache: Path) -> MakeRunner:
+    """Runners on the CPU."""
 
     def make(base: Path, adapters: Mapping[str, Path]) -> Runner:
         named = {name: str(path) for name, path in adapters.items()}
