@@ -24,7 +24,7 @@ from probes.compatibility.engine_rules import EngineRules, Outcome
 from probes.model.adapter_parts.low_rank import linear_shape
 
 LAYER = re.compile(r"\.(\d+)\.")
-# transformers/conversion_mapping.py, "mixtral" and the types that share it.
+# transformers.conversion_mapping, "mixtral" and the types that share it.
 MIXTRALS = ("mixtral", "minimax", "minimax_m2")
 EXPERTS_OF_MIXTRAL = {"gate_up_proj": ("w1", "w3"), "down_proj": ("w2",)}
 NAMED = "keys carry the adapter's name"

@@ -234,9 +234,9 @@ class Model:
         for rows in _within(MOST_LOGITS, [len(states) * self.vocabulary for states in scored]):
             states = torch.cat([scored[row] for row in rows])
             logits = self.head(states, [reader for row in rows for reader in readers[row]]).float()
-            asked = [ids for row in rows if (ids := batch[row].kept) is not None]
-            if len(asked) == len(rows):
-                summaries.append((rows, summary_tensors(logits, self._moved(stacked(asked)))))
+            kept_ids = [ids for row in rows if (ids := batch[row].kept) is not None]
+            if len(kept_ids) == len(rows):
+                summaries.append((rows, summary_tensors(logits, self._moved(stacked(kept_ids)))))
                 continue
             parts = logits.log_softmax(dim=-1).split([len(scored[row]) for row in rows])
             answers |= {
