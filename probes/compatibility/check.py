@@ -1,8 +1,8 @@
 """Will this adapter do on this base what it does on its own? Structure, what moved, and what that costs.
 
 The verdict never says more than was looked at: an adapter that fits by its headers is "cannot tell" until the base it
-was accepted on is compared, and one on a base that moved is called safe only where the whole predicted interval, or the
-whole measured one, is within its tolerance.
+was accepted on is compared, and one on a base that moved is called safe only by a measurement whose whole interval is
+within its tolerance. A prediction may warn, and never clears.
 """
 
 from __future__ import annotations
@@ -89,10 +89,9 @@ class Checked:
 
     @property
     def _by_prediction(self) -> int:
-        least, predicted = 1.0 - self.tolerances.scale, self.predicted
-        if predicted is None or predicted.low < least <= predicted.high:
-            return CANNOT_TELL
-        return FITS if predicted.low >= least else WILL_LOSE
+        """A prediction rests on other releases than this one: it says that an adapter will lose, never that it fits."""
+        is_below = self.predicted is not None and self.predicted.high < 1.0 - self.tolerances.scale
+        return WILL_LOSE if is_below else CANNOT_TELL
 
     @property
     def words(self) -> str:
