@@ -18,6 +18,7 @@ PAGE, RESULTS = ROOT / "docs" / "results.md", ROOT / "benchmarks" / "results"
 BEFORE = RESULTS / "before"
 HEADING = "| figure | value | before | target | | measured at |\n|---|---|---|---|---|---|"
 NOT_RECORDED = "4bb2d88 or before"
+NOT_MEASURED = "not measured"  # the unit of a figure whose machine was not at hand
 INTRODUCTION = """# Results
 
 Every figure that this project claims, what was missed first. Written by `python -m benchmarks.results_page` from the
@@ -109,14 +110,14 @@ def _row(figure: dict[str, Any], before: Before, marked: bool = True) -> str:
         before.get(figure["name"], ""),
         target,
         *([mark] if marked else []),
-        figure.get("commit") or NOT_RECORDED,
+        "" if figure["unit"] == NOT_MEASURED else figure.get("commit") or NOT_RECORDED,
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _value(figure: dict[str, Any]) -> str:
-    if figure["unit"] == "not measured":
-        return "*not measured*"
+    if figure["unit"] == NOT_MEASURED:
+        return f"*{NOT_MEASURED}*"
     if figure["value"] is None:  # JSON has no infinity
         return "beyond all that were tried"
     interval = figure.get("interval")
