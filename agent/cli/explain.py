@@ -41,7 +41,7 @@ ASK_S = 3.0
 YEARS_D = 3650
 HOUR_S = 3600.0
 # Seconds before an incident was opened that the chart shows too, at least; and the most that it shows at all.
-LEAST_LEAD_IN_S, MOST_S = 1800.0, 14 * 86_400.0
+LEAST_LEAD_IN_S, MOST_S = 600.0, 14 * 86_400.0
 # Texts are regenerated after the alarm: those of a round that was judged a moment before the page are of it.
 FLIPPED_BEFORE_S = 60.0
 # Columns of the chart, rows and steps of a list that are shown, and characters of a text.
@@ -57,11 +57,13 @@ PARTS = {
     "engine": ("engine_before", "live_engine"),
     "source in the engine": ("source_before", "live_source"),
 }
-NO_USERS = "of users nothing is stored: whose requests these were is the gateway's to say, by adapter, pod and time"
+NO_USERS = "whose requests these were is the gateway's to say: of users nothing is stored"
 NOT_COUNTED = "no request was counted since: none came, or no topic is read in which they are"
 NO_FLIPS = "no text was compared in this incident; the latest changed ones are of {at}, of an incident before"
 # Seconds without a new response, or request, after which that is said.
 QUIET_S = 120.0
+# How a step of an action begins that follows another.
+THEN = re.compile(r"^then:? ")
 # As a page's detail ``reopened`` begins (on_call_text.py::REOPENED).
 REOPENINGS = re.compile(r"(\d+) in a row")
 Row = dict[str, Any]
@@ -259,7 +261,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "changed": _changed(story),
         "touches": _touched(story),
         "canaries": _flipped(story),
-        "do": [*clauses(details.get(FIRST_ACTION, "")), *_roll_back(story), steps.get("Then", "")],
+        "do": [*_numbered(clauses(details.get(FIRST_ACTION, ""))), *_roll_back(story), steps.get("Then", "")],
         "check": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": [steps.get("Undo", "")],
         "over when": [_healthy_by(story.incident, details), *_rounds_to_end(details), steps.get("Recovered when", "")]
@@ -274,6 +276,13 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     }
     filled = {title: lines_of for title, lines_of in lines.items() if lines_of}
     return filled | {"words": [*explained(line for lines_of in filled.values() for line in lines_of), TERMS_MORE]}
+
+
+def _numbered(steps: Sequence[str]) -> list[str]:
+    """Each with its number, where there are several, in place of the word that joins them in a sentence."""
+    if len(steps) < 2:
+        return list(steps)
+    return [f"{number_}. {THEN.sub('', step)}" for number_, step in enumerate(steps, 1)]
 
 
 def _what(details: Mapping[str, str]) -> list[str]:
@@ -336,13 +345,17 @@ def _answered(pagerduty: PagerDuty, dedup_key: str) -> str:
 
 def _since(story: Story) -> list[str]:
     onset, since = clauses(dict(story.page["details"]).get("onset", "")), story.since
-    exact = [f"after {_second(since['onset_after'])}"] if since.get("onset_after") else []
-    exact += [f"by {_second(since['onset_by'])}"] if since.get("onset_by") else []
-    began = [", ".join(exact)] if exact and not since.get("onset_latest") else onset[:1]
-    lines = [*began, f"first page {_second(story.incident['opened_at'])}"]
-    if since.get("last_healthy"):
-        lines.append(f"last judged healthy {_second(since['last_healthy'])}")
-    return ["; ".join(line for line in lines if line)]
+    times = {
+        "after": since.get("onset_after") if not since.get("onset_latest") else None,
+        "by": since.get("onset_by") if not since.get("onset_latest") else None,
+        "first page": story.incident["opened_at"],
+        "last judged healthy": since.get("last_healthy"),
+    }
+    known = {name: _second(at) for name, at in times.items() if at}
+    day = min(known.values())[: len("2026-11-28 ")]
+    short = [f"{name} {at.removeprefix(day).removesuffix(' UTC')}" for name, at in known.items()]
+    began = [] if "by" in known else onset[:1]
+    return ["; ".join([*began, f"{day}{', '.join(short)} UTC"])]
 
 
 def _waiting(story: Story) -> list[str]:
@@ -382,7 +395,7 @@ def _changed(story: Story) -> list[str]:
         facts = [str(fact) for fact in row["facts"] if fact not in row["facts_before"]]
         if not parts and not facts and _is_otherwise(row):
             continue
-        line = f"{_time(row['at'])} {row['pod']}: {'; '.join([*parts, *facts]) or 'what was noticed before is over'}"
+        line = f"{_second(row['at'])} {row['pod']}: {'; '.join([*parts, *facts]) or 'what was noticed before is over'}"
         together.setdefault(line, []).append(str(row["adapter"]))
     if together:
         lines = [f"{line} ({first_names(names)})" for line, names in together.items()]
@@ -416,15 +429,12 @@ def _touched(story: Story) -> list[str]:
     more = f", and {len(parts) - SHOWN} more" if len(parts) > SHOWN else ""
     began, last = _at(story.requests[0]["onset"]) // 60 * 60, max(_at(row["last_minute"]) for row in story.requests)
     minutes = round((last - began) / 60) + 1
-    counted_in = (
-        f"in {counted(minutes, 'whole minute')}, the onset's own included, about {total / minutes:,.0f} a minute"
-    )
+    counted_in = f"in {counted(minutes, 'whole minute')}, about {total / minutes:,.0f} a minute"
     quiet = story.incident["ended_at"] is None and QUIET_S + 60.0 <= story.asked_at - last < math.inf
-    nothing = f"; nothing was counted since {_time(_in_utc(last + 60.0))}" if quiet else ""
+    nothing = f"nothing was counted since {_time(_in_utc(last + 60.0))}; " if quiet else ""
     return [
-        f"{total:,} requests since {_time(story.requests[0]['onset'])} {counted_in}: "
-        f"{', '.join(parts[:SHOWN])}{more}{nothing}",
-        NO_USERS,
+        f"{total:,} requests since {_time(story.requests[0]['onset'])} {counted_in}: {', '.join(parts[:SHOWN])}{more}",
+        f"{nothing}{NO_USERS.partition(':')[0] if nothing else NO_USERS}",
     ]
 
 

@@ -281,11 +281,15 @@ def test_an_incident_after_another_is_told_with_how_that_ended_and_what_is_not_k
     told = parts(migrated)
     ended = f"{datetime.fromtimestamp(former + 60, UTC):%Y-%m-%d %H:%M:%S} UTC"
     assert f"reopened within a day of the one before, which ended {ended} (base swapped and" in told["what"][-1]
-    assert "nothing was counted since" in told["touches"][0] and "whole minute" in told["touches"][0]
+    assert "whole minute" in told["touches"][0] and told["touches"][1].startswith("nothing was counted since ")
     assert told["canaries"][0].startswith("no text was compared in this incident; the latest changed ones are of ")
     assert not [line for line in told["changed"] if "is over" in line], "the wrong base was still in place"
     assert "good rounds in a row that end it now: 4" in told["over when"]
-    assert f"by {datetime.fromtimestamp(began - 20, UTC):%Y-%m-%d %H:%M:%S} UTC" in told["since"][0]
+    most = [line for line in told["evidence"] if "nats at most" in line]
+    assert most == ["93.9 nats at most; a page takes 21.5 (╌)"], (
+        "as its page says, though a base has no stream of its own"
+    )
+    assert f"by {datetime.fromtimestamp(began - 20, UTC):%H:%M:%S}, first page" in told["since"][0]
     story = story_at(migrated)
     assert story is not None and story.judged["subject"] == BASE
     assert story.former["ended_by"] == "recovered"
