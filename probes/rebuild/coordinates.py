@@ -29,6 +29,8 @@ EXPLAINED = 0.15
 # A permutation is taken over none, and a rotation over a permutation, where it leaves over less than half: rounding or
 # training besides would else be read as a little rotation.
 MUCH_BETTER = 0.5
+# What explains so much is not tried to be bettered.
+EXACT = 1e-4
 # Which gain multiplies the input of a module: part of the module's name -> that of the norm before it.
 GAINS = (("self_attn.", "input_layernorm"), ("mlp.", "post_attention_layernorm"))
 BLOCK = "layers."
@@ -180,13 +182,15 @@ def _side(before: torch.Tensor, after: torch.Tensor) -> tuple[Axis, float]:
     Tried in this order: none, a permutation, a rotation.
     """
     size = float(after.norm()) or 1.0
-    candidates = [Axis(), *_permutations(before, after), *_rotations(before, after)]
-    errors = [float((axis.moved(before.T).T - after).norm()) / size for axis in candidates]
-    best = 0
-    for index, error in enumerate(errors):
-        if error < MUCH_BETTER * errors[best]:
-            best = index
-    return candidates[best], errors[best]
+    best, least = Axis(), float((before - after).norm()) / size
+    for candidates in (_permutations, _rotations):
+        if least <= EXACT:
+            break
+        for axis in candidates(before, after):
+            error = float((axis.moved(before.T).T - after).norm()) / size
+            if error < MUCH_BETTER * least:
+                best, least = axis, error
+    return best, least
 
 
 def _permutations(before: torch.Tensor, after: torch.Tensor) -> Sequence[Axis]:
