@@ -10,7 +10,7 @@ good as before. Recognised from the weights, before anything is loaded:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -78,7 +78,8 @@ def coordinates(old: StoredTensors, new: StoredTensors, moved: Sequence[MovedMat
         return Coordinates.SAME
     if sum(matrix.old.is_like(matrix.new) for matrix in large) >= MOST * len(large):
         return Coordinates.PERMUTED
-    same = [_same_readings(*pair) for pair in _readings(old, new)]
+    names = {matrix.name for matrix in large}
+    same = [_same_readings(*pair) for pair in _readings(old, new, names)]
     return Coordinates.ROTATED if same and sum(same) >= MOST * len(same) else Coordinates.SAME
 
 
@@ -109,12 +110,15 @@ def readings(stored: StoredTensors, prefix: str, module: str, tokens: torch.Tens
     return (tokens * stored.read(norm)) @ matrix.T
 
 
-def _readings(old: StoredTensors, new: StoredTensors) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _readings(
+    old: StoredTensors, new: StoredTensors, names: Collection[str]
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Of the named matrices: those that did not move read as before, whatever the others do."""
     tokens = sampled_tokens(old), sampled_tokens(new)
     if tokens[0] is None or tokens[1] is None or tokens[0].shape != tokens[1].shape:
         return
     for prefix in layer_prefixes(old):
-        for module in READERS:
+        for module in (own for own in READERS if f"{prefix}{own}.weight" in names):
             first, second = readings(old, prefix, module, tokens[0]), readings(new, prefix, module, tokens[1])
             if first is not None and second is not None and first.shape == second.shape:
                 yield first, second
