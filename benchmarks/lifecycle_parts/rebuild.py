@@ -105,9 +105,9 @@ def _rebuilt(name: str, base: Path, new: Path, out: Path, wish: Wish) -> Rebuilt
     canaries = read_canaries(HERE / "canaries" / f"{name}.jsonl").canaries
     kept = Kept(_golden(name), HERE / "adapters" / name, base, canaries)
 
-    def make(folder: Path, adapters: Mapping[str, Path]) -> Runner:
+    def make(base: Path, adapters: Mapping[str, Path]) -> Runner:
         named = {own: str(path) for own, path in adapters.items()}
-        return Runner(Config(str(folder), named, device="cpu", cache_dir=str(cache_dir()), threads=1))
+        return Runner(Config(str(base), named, device="cpu", cache_dir=str(cache_dir()), threads=1))
 
     placement = Config(str(new), device="cpu").placement()
     work = Working(make, placement, out, _shown, console.print, lambda: False)

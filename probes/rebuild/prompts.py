@@ -32,7 +32,8 @@ Turns = tuple[Mapping[str, str], ...]
 def recorded(golden: Golden, canaries: Iterable[Canary]) -> list[Turns]:
     """Messages of the record's selected half and of canaries that are in neither half, each once; none held out."""
     held_out = {_text(canary.messages) for canary in golden.held_out}
-    turns = [canary.messages for canary in (*golden.pool, *canaries) if canary.messages]
+    every = [*(own.messages for own in golden.pool), *(own.messages for own in canaries)]
+    turns = [messages for messages in every if messages]
     distinct = {_text(own): tuple(own) for own in turns}
     return [own for text, own in distinct.items() if text not in held_out]
 

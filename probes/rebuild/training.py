@@ -354,7 +354,7 @@ def _optimiser(student: _Student, recipe: Recipe, state: _Progressed) -> torch.o
 
 
 def _moments(student: _Student, optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    moments = {}
+    moments: dict[str, torch.Tensor] = {}
     for name, own in student.named.items():
         kept = optimiser.state[own]
         moments |= {f"{name}.first": kept["exp_avg"].cpu(), f"{name}.second": kept["exp_avg_sq"].cpu()}

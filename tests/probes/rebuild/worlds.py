@@ -12,6 +12,7 @@ from probes.enrolment.enrol import Request, enrol
 from probes.enrolment.settings import EnrolSettings
 from probes.golden.record import Golden
 from probes.model.build import AUTO, Placement
+from probes.rebuild.rebuild import MakeRunner
 from probes.runners.in_process import Config, Runner
 from tests.probes.tiny import ends_now_and_then, opened, tiny_adapter, tiny_base
 from tests.probes.worlds import never, silent
@@ -40,7 +41,7 @@ def record_of(base: Path, adapter: Path, cache: Path) -> Golden:
         runner.close()
 
 
-def runner_over(cache: Path) -> object:
+def runner_over(cache: Path) -> MakeRunner:
     """``probes.rebuild.rebuild.MakeRunner`` over the CPU."""
 
     def make(base: Path, adapters: Mapping[str, Path]) -> Runner:
