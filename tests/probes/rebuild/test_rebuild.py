@@ -31,7 +31,7 @@ def working(folder: Path, said: list[str], steps_until_stop: int = 10**9) -> Wor
         folder / "out",
         silent,
         said.append,
-        lambda: next(count) >= steps_until_stop,  # type: ignore[arg-type]
+        lambda: next(count) >= steps_until_stop,
     )
 
 
