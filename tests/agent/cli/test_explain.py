@@ -289,7 +289,8 @@ def test_an_incident_after_another_is_told_with_how_that_ended_and_what_is_not_k
     assert most == ["93.9 nats at most; a page takes 21.5 (╌)"], (
         "as its page says, though a base has no stream of its own"
     )
-    assert f"by {datetime.fromtimestamp(began - 20, UTC):%H:%M:%S}, first page" in told["since"][0]
+    # A day stands between "by" and the time where midnight lies in between.
+    assert f" {datetime.fromtimestamp(began - 20, UTC):%H:%M:%S}, first page" in told["since"][0]
     story = story_at(migrated)
     assert story is not None and story.judged["subject"] == BASE
     assert story.former["ended_by"] == "recovered"
