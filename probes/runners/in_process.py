@@ -271,9 +271,9 @@ class Runner:
         return f"{live.kernel}, {live.network.config._attn_implementation} attention, {live.device.type}"
 
     def half_precision(self) -> str:
-        live = self.loaded.live
-        half = live is not None and live.kernel in (BFLOAT16, FLOAT16)
-        return live.kernel if live is not None and half and live.device.type == "cuda" else ""
+        placement, live = self.config.placement(), self.loaded.live
+        kernel = live.kernel if live is not None else placement.kernel
+        return kernel if kernel in (BFLOAT16, FLOAT16) and placement.device.type == "cuda" else ""
 
     def reconfigured(self, attention: str = "", dtype: str = "") -> Runner:
         config = self.config

@@ -68,10 +68,10 @@ def _summed(high: torch.Tensor, low: torch.Tensor, weight: torch.Tensor) -> torc
 
 def is_available(device: torch.device) -> bool:
     """Does this device multiply bfloat16 numbers with sums and answers in float32?"""
-    some = torch.ones(16, 16, dtype=torch.float32, device=device)
     try:
+        some = torch.ones(16, 16, dtype=torch.float32, device=device)
         return bool(torch.equal(product_of(some, some.to(STORED)), some * 16))
-    except (RuntimeError, TypeError):  # an older card or library
+    except (RuntimeError, TypeError):  # an older card or library, or none
         return False
 
 
