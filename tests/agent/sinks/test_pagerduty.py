@@ -588,7 +588,9 @@ def test_the_demo_base_incident_reads_well(receiver: Receiver, new_sink: Callabl
     seen = findings.alarm(FIXED, subject_kind=SubjectKind.BASE, subject=BASE, members=(ROUTER, TONE))
     sink.submit(to_notice(seen, NoticeReason.DEGRADED, "prod", FIXED))
     assert wait_until(lambda: sink.sent == 1)
-    assert receiver.incidents[0].summary.startswith("[prod] 2 adapters of base smollm2: base swapped and adapter lost (")
+    assert receiver.incidents[0].summary.startswith(
+        "[prod] 2 adapters of base smollm2: base swapped and adapter lost ("
+    )
 
 
 @pytest.mark.parametrize(
