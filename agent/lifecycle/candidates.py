@@ -55,14 +55,16 @@ def accepted_files(held: Holdings, adapter: Adapter | None) -> Path:
     """
     if held.adapter_copy is not None:
         return held.adapter_copy
-    golden, path = held.golden, adapter.path if adapter else None
-    try:
-        if golden and path and adapter_hash(path, golden.hash_scheme) == golden.adapter_hash:
-            return path
-    except Unreplayable:
-        pass
+    golden, path, state = held.golden, adapter.path if adapter else None, "no copy of what was accepted"
+    if golden and path:
+        try:
+            if adapter_hash(path, golden.hash_scheme) == golden.adapter_hash:
+                return path
+            state += f", and {path} has changed since"
+        except Unreplayable as error:
+            state += f"; {error}"
     wanted = "the accepted files: a copy in probes.golden_dir/adapters, or the adapter's own folder unchanged"
-    raise Refused(f"adapter {held.adapter}", "no copy of what was accepted", wanted)
+    raise Refused(f"adapter {held.adapter}", state, wanted)
 
 
 def canaries_of(file: Path | None) -> tuple[Canary, ...]:

@@ -28,7 +28,7 @@ from probes.compatibility.structure import structure
 from probes.errors import ProbeError
 from tests.probes.architectures import architecture_base
 from tests.probes.compatibility.peft_outcome import peft_outcome
-from tests.probes.compatibility.releases import permuted
+from tests.probes.compatibility.releases import SEVENTY_BILLION, permuted
 from tests.probes.compatibility.test_structure import large_adapter
 from tests.probes.tiny import tiny_adapter, tiny_base
 
@@ -228,11 +228,7 @@ def _crossed(
 def _headers_alone(folder: Path) -> float:
     base = folder / "large"
     base.mkdir()
-    config = {
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8192, "intermediate_size": 28672,
-        "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
-    }  # fmt: skip
-    (base / "config.json").write_text(json.dumps(config))
+    (base / "config.json").write_text(json.dumps(SEVENTY_BILLION))
     parts = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.gate_proj",
              "mlp.up_proj", "mlp.down_proj", "input_layernorm", "post_attention_layernorm")  # fmt: skip
     names = [f"model.layers.{layer}.{part}.weight" for layer in range(80) for part in parts]

@@ -13,6 +13,11 @@ from safetensors.torch import load_file, save_file
 from examples.helpdesk.releases import reparameterise
 
 Tensors = dict[str, torch.Tensor]
+# config.json of a base whose weights are not on this machine.
+SEVENTY_BILLION = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8192, "intermediate_size": 28672,
+    "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
+}  # fmt: skip
 
 
 def release(base: Path, out: Path, change: Callable[[Tensors], Tensors]) -> Path:

@@ -19,6 +19,7 @@ from probes.compatibility.structure import structure
 from probes.errors import Refused, Unreplayable
 from tests.probes.architectures import architecture_base
 from tests.probes.compatibility.peft_outcome import peft_outcome
+from tests.probes.compatibility.releases import SEVENTY_BILLION
 from tests.probes.tiny import tiny_adapter, tiny_base
 
 FITS, PARTLY, IGNORED, CRASH = Outcome.FITS, Outcome.PARTLY, Outcome.IGNORED, Outcome.CRASH
@@ -144,11 +145,7 @@ def test_a_base_of_seventy_billion_is_told_from_its_index_alone(tmp_path: Path) 
     """No shard is there, and the adapter's file says forty gigabytes without holding them."""
     base = tmp_path / "base"
     base.mkdir()
-    config = {
-        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 8192, "intermediate_size": 28672,
-        "num_hidden_layers": 80, "num_attention_heads": 64, "num_key_value_heads": 8, "vocab_size": 128256,
-    }  # fmt: skip
-    (base / "config.json").write_text(json.dumps(config))
+    (base / "config.json").write_text(json.dumps(SEVENTY_BILLION))
     shards = {f"model.layers.{n}.mlp.up_proj.weight": f"model-{n:05}-of-00080.safetensors" for n in range(80)}
     (base / "model.safetensors.index.json").write_text(json.dumps({"weight_map": shards}))
     adapter = large_adapter(tmp_path / "a")
