@@ -17,9 +17,10 @@ demo: $(VENV)/.installed-demo
 demo-engine: $(VENV)/.installed-dev
 	$(BIN)/python -m examples.engines.llama_cpp.demo
 
-# By file, so that what a file's tests share is started once; each process has a broker and an API server of its own.
+# By file, so that what a file's tests share is started once; each process has a broker and an API server of its own. In the
+# order of tests/conftest.py, and not those files first that hold the most tests.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 # As root, with KUBELET set: see CONTRIBUTING.md. Without these every test of it is skipped with the reason.
 test-node: $(VENV)/.installed-dev

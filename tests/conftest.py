@@ -12,6 +12,13 @@ from agent.demo.broker import Broker, Kind, apache_available, start_broker
 from tests.kafka_brokers import BrokerWorld, MemoryWorld, World
 
 REAL = pytest.param("apache", marks=pytest.mark.real_kafka)
+# Folders whose files take minutes each, because real models answer in them.
+SLOW = ("tests/end_to_end/", "tests/examples/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes come first: the last of them, begun late, would keep one process busy while others wait."""
+    items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
 
 
 def need_apache() -> None:
