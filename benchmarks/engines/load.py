@@ -2,12 +2,12 @@
 
 A random two-layer Llama with a random adapter, accepted by ``gapwatch enrol`` through the engine, so that a token costs
 the engine about as little as one of a large model costs a large card. Two clients send a request as soon as the last
-one is answered. Beside them is ``gapwatch run``, a process of its own with the default settings; in pairs of short
-blocks of one run its processes go on, and are stopped by a signal. Which comes first is drawn: the engine alone may
-answer 15 % slower or faster from one ten seconds to the next, and longer blocks in a fixed order took that for the
-agent's. Its first round, with the check of the route, is among the blocks, so that it has more rounds in the time that
-it runs than one in ten minutes: no mean is corrected for that. Where other programs share the machine the ratio is
-theirs: its load stands beside it.
+one is answered. Beside them is ``gapwatch run``, a process of its own with the default settings; in short blocks of one
+run its processes go on, and are stopped by a signal, in the order on, off, off, on or the reverse, as is drawn: the
+engine alone may answer 15 % slower or faster from one ten seconds to the next, and what it gains or loses steadily over
+four blocks is so on both sides. Its first round, with the check of the route, is among the blocks, so that it has more
+rounds in the time that it runs than one in ten minutes: no mean is corrected for that. Where other programs share the
+machine the ratio is theirs: its load stands beside it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from probes.serving.json_form import samples
 
 CLIENTS = 2
 PROMPT_TOKENS, WRITTEN = 160, 48
-PAIRS, BLOCK_S = 40, 5.0
+PAIRS, BLOCK_S = 160, 1.5
 ROUND_WITHIN_S = 400.0
 ROUNDS = r"gapwatch_rounds_total"
 
@@ -95,12 +95,16 @@ def _pairs(running: Agent, clients: Clients, count: int) -> list[tuple[Block, Bl
 
 
 def _pair(running: Agent, clients: Clients, is_on_first: bool) -> tuple[Block, Block]:
-    """Blocks of equal length: the agent goes on, and it is stopped."""
-    order = (signal.SIGCONT, signal.SIGSTOP) if is_on_first else (signal.SIGSTOP, signal.SIGCONT)
-    blocks = {number: _block(running, clients, number) for number in order}
-    on, off = blocks[signal.SIGCONT], blocks[signal.SIGSTOP]
+    """Two blocks with the agent going on and two with it stopped, all of equal length; two of a kind count as one."""
+    first, second = (signal.SIGCONT, signal.SIGSTOP) if is_on_first else (signal.SIGSTOP, signal.SIGCONT)
+    blocks = [(number, _block(running, clients, number)) for number in (first, second, second, first)]
+    on, off = (_joined([block for of, block in blocks if of == number]) for number in (signal.SIGCONT, signal.SIGSTOP))
     console.print(f"  {on.latencies.mean():.4f} s a request beside the agent, {off.latencies.mean():.4f} without")
     return on, off
+
+
+def _joined(blocks: Sequence[Block]) -> Block:
+    return Block(np.concatenate([block.latencies for block in blocks]), sum(block.seconds for block in blocks))
 
 
 def _block(running: Agent, clients: Clients, number: signal.Signals) -> Block:

@@ -10,7 +10,7 @@ ever_alarmed AS (
     SELECT DISTINCT cluster, subject_kind, subject FROM verdicts
     WHERE reason = 'alarm' AND ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
 ),
-onsets AS (
+of_incidents AS (
     SELECT
         cluster, subject_kind, subject, minIf(onset, concerned) AS began, max(bad_at) AS last_bad,
         arrayDistinct(groupArrayArrayIf(alarm.5, concerned)) AS concerns, maxIf(is_open, speaks) AS still_open
@@ -18,6 +18,13 @@ onsets AS (
     WHERE (cluster, subject_kind, subject) IN ever_alarmed
     GROUP BY cluster, subject_kind, subject
     HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR still_open)
+),
+-- Worked out once: a WITH table is computed at each place that names it, a value once.
+(SELECT groupArray(tuple(cluster, subject_kind, subject, began, last_bad, concerns, still_open)) FROM of_incidents) AS rows_of_incidents,
+onsets AS (
+    SELECT
+        arrayJoin(rows_of_incidents) AS i, i.1 AS cluster, i.2 AS subject_kind, i.3 AS subject, i.4 AS began, i.5 AS last_bad,
+        i.6 AS concerns, i.7 AS still_open
 ),
 -- The first time after it at which a pod says healthy: by a row, or by one before that still holds. One row holds until the
 -- pod's next one, and at most an hour: verdicts are stored on change and once an hour.
@@ -49,7 +56,6 @@ adapters AS (
     )
     GROUP BY cluster, adapter
 ),
--- Worked out once: a WITH table is computed at each place that names it, a value once.
 (SELECT groupArray(tuple(cluster, adapter, onset, toDateTime(until, 'UTC'))) FROM adapters) AS spans,
 (SELECT arrayMin(span -> toStartOfMinute(span.3), spans)) AS first_minute,
 concerned AS (SELECT arrayJoin(spans) AS span, span.1 AS cluster, span.2 AS adapter),
