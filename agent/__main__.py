@@ -399,6 +399,37 @@ def check(
 
 
 @cli.command()
+def compose(
+    adapters: Annotated[list[str], typer.Argument(help="Adapter names, as in the configuration, two or more.")],
+    method: Annotated[
+        str, typer.Option("--method", help="stacked, linear, cat, svd, ties, dare_linear ... as PEFT names them.")
+    ] = "stacked",
+    weights: Annotated[str, typer.Option("--weights", help="One a member, such as 0.7,0.3; default: 1 each.")] = "",
+    density: Annotated[
+        float | None, typer.Option("--density", help="Share of values that ties, dare and magnitude_prune keep.")
+    ] = None,
+    svd_rank: Annotated[
+        int | None, typer.Option("--svd-rank", help="Of the result of a method that ends in svd.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the values that dare drops.")] = 0,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Load the base here and measure each choice on the held-out canaries.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", help="Write the composition to this folder.")] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Predict, before adapters are combined, what is left of each skill, what conflicts, and what to do about it.
+
+    0 every skill survives, 1 a skill will be lost, 2 cannot tell. Without --replay nothing is run, and nothing cleared.
+    """
+    from agent.cli.lifecycle.compose import ComposeOptions, compose_adapters, numbers
+
+    wish = ComposeOptions(method, numbers(weights), density, svd_rank, seed, replay, output)
+    return compose_adapters(config, adapters, wish, json)
+
+
+@cli.command()
 def bisect(
     old: Annotated[str, typer.Option("--from", help="Folder of the base that was accepted, or a commit.")],
     new: Annotated[str, typer.Option("--to", help="Folder of the new base, or a commit.")],

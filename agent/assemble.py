@@ -27,7 +27,7 @@ from agent.alerting.notice import state_key
 from agent.alerting.rounds_due import RoundsDue
 from agent.app import Feed, Parts
 from agent.clock import Clock
-from agent.config import Config, Model, sink_configs
+from agent.config import Config, Model, Skill, sink_configs
 from agent.delivery.disk import Disk
 from agent.desired_state.watch import PART as DESIRED
 from agent.desired_state.watch import DesiredState, desired_state
@@ -170,7 +170,7 @@ def stream_counts(config: Config, pods: int = 1) -> dict[float, int]:
         for model in config.models:
             subjects = {
                 SubjectKind.ADAPTER: len(model.adapters),
-                SubjectKind.BASE: int(len(model.adapters) > 1),
+                SubjectKind.BASE: int(sum(not isinstance(adapter, Skill) for adapter in model.adapters) > 1),
                 SubjectKind.BASE_REQUESTS: int(model.name in config.base_requests.values()),
             }
             judged = _judging_pods(config, model, of_canaries, config.alerts.sidecars or pods)

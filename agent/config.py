@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from pydantic import (
 
 from agent import config_errors, sink_registry, yaml_document
 from agent.alerting.policy import Policy
+from agent.composition.settings import Composition, folder_of
 from agent.delivery.pagerduty_address import address as pagerduty_address
 from agent.delivery.pagerduty_incidents import API_URL
 from agent.errors import Refused, Unfit
@@ -37,6 +39,7 @@ from agent.store.migrations import DAY_S, SHORTEST_KEEP_D, TIMES
 from agent.store.migrations import Account as MigrationAccount
 from agent.traffic.reservoir import Config as SamplingConfig
 from agent.yaml_document import shown_key
+from detectors.canaries.composed_skills import skill_name
 from detectors.records import THE_BASE
 from probes import runner_registry
 from probes.artefacts.access import holds
@@ -178,6 +181,35 @@ class Adapter(Section):
     golden: str | None = Field(default=None, pattern=r"^sha256:[0-9a-f]{64}$")
     tolerance: float = Field(default=0.05, gt=0, lt=1)
 
+    @property
+    def served_as(self) -> str:
+        """Its name in an engine's list."""
+        return self.name
+
+    @property
+    def is_made(self) -> bool:
+        """Are its files made here, and known to no engine?"""
+        return False
+
+
+class Skill(Adapter):
+    """What a composition does on the canaries of one of its members: watched like an adapter. Never written in a file.
+
+    composition, member: their names; path: of the composition; made: by whoever loads the models, from its members
+    """
+
+    composition: str
+    member: str
+    made: bool = False
+
+    @property
+    def served_as(self) -> str:
+        return self.composition
+
+    @property
+    def is_made(self) -> bool:
+        return self.made
+
 
 class ServedLimits(Section):
     """How much a serving engine is asked for canaries (probes/serving/load_limits.py); in rounds, not in enrolments.
@@ -250,6 +282,8 @@ class Model(Section):
     golden_path: where the weights of enrolment are kept
     replay: false samples and stores traffic of these adapters without loading any model
     desired: where it is written which adapters should be served
+    compositions: of these adapters; each is watched by the canaries of its members. ``parse`` appends their skills to
+    the adapters
     """
 
     name: Name
@@ -259,6 +293,13 @@ class Model(Section):
     replay: bool = True
     desired: Desired | None = None
     adapters: tuple[Adapter, ...] = Field(min_length=1)
+    compositions: tuple[Composition, ...] = ()
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Names of its adapters, and of the skills of its compositions."""
+        skills = [skill_name(own.name, member.adapter) for own in self.compositions for member in own.members]
+        return (*(adapter.name for adapter in self.adapters if not isinstance(adapter, Skill)), *skills)
 
     @property
     def requested_as(self) -> str:
@@ -276,6 +317,37 @@ class Model(Section):
         if self.served is None and (without := [own.name for own in self.adapters if own.path is None]):
             wanted = "path: the adapter's folder, or served: {url: its engine's address} beside the model's name"
             raise Unfit(f"no path of {', '.join(without)}", wanted)
+        return self
+
+    def skills(self, cache_dir: Path) -> tuple[Skill, ...]:
+        """Of all its compositions. cache_dir: where those are made that have no path of their own"""
+        own = {adapter.name: adapter for adapter in self.adapters}
+        return tuple(
+            Skill(
+                name=skill_name(composition.name, member.adapter),
+                path=composition.path or folder_of(cache_dir, self.name, composition.name),
+                canaries=own[member.adapter].canaries,
+                golden=member.golden,
+                tolerance=member.tolerance or own[member.adapter].tolerance,
+                composition=composition.name,
+                member=member.adapter,
+                made=composition.path is None,
+            )
+            for composition in self.compositions
+            for member in composition.members
+        )
+
+    @model_validator(mode="after")
+    def _compositions_are_of_its_adapters(self) -> Model:
+        names = [adapter.name for adapter in self.adapters]
+        taken = [*names, *(composition.name for composition in self.compositions)]
+        if self.compositions and len(set(taken)) < len(taken):
+            raise Unfit(f"{_twice(taken)} twice", "names of adapters and compositions that differ")
+        for composition in self.compositions:
+            printable(composition.name)
+            if strange := [member.adapter for member in composition.members if member.adapter not in names]:
+                wanted = f"adapters of the same model: {', '.join(names)}"
+                raise Unfit(f"{', '.join(map(shown_key, strange))} in the composition {composition.name}", wanted)
         return self
 
     @model_validator(mode="after")
@@ -521,14 +593,14 @@ class Config(Section):
         bases = [model.name for model in self.models]
         if len(set(bases)) != len(bases):
             raise Unfit(f"{_twice(bases)} twice", "names of models that differ")
-        names = [adapter.name for model in self.models for adapter in model.adapters]
+        names = [name for model in self.models for name in model.watched]
         if len(set(names)) != len(names):
             raise Unfit(f"{_twice(names)} twice", "adapter names unique over all models: traffic is assigned by them")
         return self
 
     @model_validator(mode="after")
     def _policy_is_about_these_adapters(self) -> Config:
-        watched = {adapter.name for model in self.models for adapter in model.adapters}
+        watched = {name for model in self.models for name in model.watched}
         if strange := sorted(set(self.alerts.policy.adapters) - watched):
             names = ", ".join(map(shown_key, strange))
             raise Unfit(f"a policy of {names}", f"names of adapters that are watched: {', '.join(sorted(watched))}")
@@ -651,6 +723,14 @@ class Config(Section):
             "status_page": ("telemetry", None),
         }
 
+    def names_of(self, wanted: Sequence[str]) -> tuple[str, ...]:
+        """These adapters, a composition by its skills; all that are watched where none is named."""
+        names: list[str] = []
+        for name in wanted or [adapter.name for model in self.models for adapter in model.adapters]:
+            skills = [own.name for model in self.models for own in model.adapters if _is_skill_of(own, name)]
+            names += skills or [name]
+        return tuple(dict.fromkeys(names))
+
     def adapter(self, name: str) -> tuple[Model, Adapter]:
         """The adapter of that name with its base. Raises Refused naming those that exist."""
         for model in self.models:
@@ -659,6 +739,10 @@ class Config(Section):
                     return model, adapter
         names = ", ".join(a.name for m in self.models for a in m.adapters)
         raise Refused("adapter", repr(name), f"one of: {names}")
+
+
+def _is_skill_of(adapter: Adapter, composition: str) -> bool:
+    return isinstance(adapter, Skill) and adapter.composition == composition
 
 
 def _who_replays(model: Model) -> str:
@@ -680,7 +764,7 @@ def parse(data: dict[str, Any], path: Path) -> Config:
         raise config_errors.refused(path, error.errors()[0]) from None
     config = config.model_copy(update={"sinks": {name: _of_sink(config, name, path) for name in config.sinks}})
     config_errors.check_truths(path, data, config)
-    return _anchored(config, path.resolve().parent)
+    return _with_skills(_anchored(config, path.resolve().parent))
 
 
 def sink_configs(config: Config) -> dict[str, BaseModel]:
@@ -731,7 +815,8 @@ def missing_files(config: Config) -> list[Refused]:
     for i, model in enumerate(config.models):
         if model.served:
             needed += [(f"models.{i}.served.{name}", getattr(model.served, name)) for name in ("token_file", "ca_file")]
-        needed += [(f"models.{i}.adapters.{j}.canaries", a.canaries) for j, a in enumerate(model.adapters)]
+        own = ((j, adapter) for j, adapter in enumerate(model.adapters) if not isinstance(adapter, Skill))
+        needed += [(f"models.{i}.adapters.{j}.canaries", adapter.canaries) for j, adapter in own]
     return [config_errors.missing(place, file) for place, file in needed if file and not holds(file.is_file)]
 
 
@@ -772,6 +857,17 @@ def _anchored(config: Config, folder: Path) -> Config:
     )
     pod = anchored.pod or os.uname().nodename
     return anchored.model_copy(update={"models": models, "pod": pod, "kafka": _named(anchored.kafka, pod)})
+
+
+def _with_skills(config: Config) -> Config:
+    """Every model with the skills of its compositions behind its adapters: whatever watches an adapter watches them."""
+    if not any(model.compositions for model in config.models):
+        return config
+    models = tuple(
+        model.model_copy(update={"adapters": (*model.adapters, *model.skills(config.probes.cache_dir))})
+        for model in config.models
+    )
+    return config.model_copy(update={"models": models})
 
 
 def _named(kafka: KafkaConfig | None, pod: str) -> KafkaConfig | None:

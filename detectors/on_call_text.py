@@ -135,6 +135,25 @@ BY_CANARIES = {
         action="check which adapters the engine has active on requests for {adapter}: switch {other} off there, and "
         "undo a merge that holds both; then run gapwatch probe {adapter_argument}",
     ),
+    # left: per cent of its weight
+    (Cause.COMPOSITION_INTERFERENCE, "a member is missing"): Text(
+        explanation="{adapter} answers as if {other} were missing from the composition, which explains "
+        "{explained:.0f} % of the difference; retention {retention:.2f}",
+        action="check which adapters the engine applies to requests for this composition, or from which it was merged: "
+        "put {other} back, with the weight that was accepted; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.COMPOSITION_INTERFERENCE, "a member is weakened"): Text(
+        explanation="{adapter} answers as if {other} had {left:.0f} % of its weight in the composition, which explains "
+        "{explained:.0f} % of the difference; retention {retention:.2f}",
+        action="compare the weights that the engine applies, or that the merge was made with, with the accepted ones: "
+        "put that of {other} back; then run gapwatch probe {adapter_argument}",
+    ),
+    (Cause.COMPOSITION_INTERFERENCE, "a member alone"): Text(
+        explanation="{adapter} answers as {other} alone does, which explains {explained:.0f} % of the difference: the "
+        "other members are missing from the composition",
+        action="check which adapters the engine applies to requests for this composition, or from which it was merged: "
+        "put the others beside {other} back; then run gapwatch probe {adapter_argument}",
+    ),
     (Cause.SAMPLING_CHANGED, "of the adapter"): Text(
         explanation="{adapter} is served at temperature {fitted:.2f}: its log-probabilities are the accepted ones "
         "divided by it, which explains {explained:.0f} % of the difference; the adapter itself is intact",

@@ -131,6 +131,7 @@ class FaultKind(StrEnum):
     QUANTISED = "quantised"  # name: bits of the base's weights, "8" to "3"; "4/32" in groups of 32
     STACKED = "stacked"  # name: the adapter that is applied on top of this one, "NAME*0.5" at that strength
     AVERAGED = "averaged"  # name: the adapter that is averaged with this one, "NAME*0.25" by that share, else by half
+    TAKEN_AWAY = "taken_away"  # name: a member of the composition, "NAME*0.5" where that is how strong it is in it
     WARMED = "warmed"  # name: the adapter whose cache of the prompt, but for its last token, is reused; "" the base's
     PREFILLED = "prefilled"  # name: the adapter that reads the whole prompt and so gives the first token; "" the base
 

@@ -60,7 +60,7 @@ def other_adapter(fault: Fault | None) -> str | None:
     """The second registered adapter that a fault involves; None where it involves none, or the base."""
     if fault is None or fault.kind in (FaultKind.WITHOUT, FaultKind.QUANTISED):
         return None
-    if fault.kind in (FaultKind.STACKED, FaultKind.AVERAGED):
+    if fault.kind in (FaultKind.STACKED, FaultKind.AVERAGED, FaultKind.TAKEN_AWAY):
         return part_of(fault)[0] or None
     return fault.name or None
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from agent.assemble import monitor_of
-from agent.config import Config, faulty_canaries, load, missing_files
+from agent.config import Config, Skill, faulty_canaries, load, missing_files
 from agent.terminal.console import as_json, counted, say
 from agent.worker.goldens import UNKEPT
 from probes.artefacts.access import holds
@@ -95,14 +95,18 @@ def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((place, path) for place, path in _bases(config) if not is_hub_id(path))
     for i, model in enumerate(config.models):
         if model in config.replayed:
-            adapters = enumerate(model.adapters)
-            yield from ((f"models.{i}.adapters.{j}.path", str(a.path)) for j, a in adapters if a.path is not None)
+            adapters = [own for own in model.adapters if not isinstance(own, Skill)]
+            places = ("adapters", adapters), ("compositions", model.compositions)
+            for kind, subjects in places:
+                for j, subject in enumerate(subjects):
+                    if subject.path is not None:
+                        yield f"models.{i}.{kind}.{j}.path", str(subject.path)
 
 
 def _same_folders(config: Config) -> Iterator[str]:
     names_of: dict[Path, list[str]] = {}
     for adapter in (adapter for model in config.models for adapter in model.adapters):
-        if adapter.path is not None:
+        if adapter.path is not None and not isinstance(adapter, Skill):
             names_of.setdefault(adapter.path, []).append(adapter.name)
     for path, names in names_of.items():
         if len(names) > 1:

@@ -267,7 +267,7 @@ def desired_checks(config: Config) -> Iterator[Check]:
 
 def _desired(config: Config, model: Model, source: Source) -> str:
     service = read_service(source)
-    watched = [adapter.name for adapter in model.adapters]
+    watched = [adapter.served_as for adapter in model.adapters]
     words = list(differences(service, model.requested_as, watched, "watched"))
     if model.served is not None and config.by_engine(model):
         settings = model.served.settings
@@ -318,12 +318,12 @@ def _of_engine(model: Model, base: str, engine: Engine) -> Iterator[Check]:
         return
     wanted = "an engine that renders chats and gives token ids"
     yield tried(f"tokenizer {model.name}", partial(_rendered, model, base, engine, capabilities), wanted)
-    wrong = names_in_words(engine, base, [adapter.name for adapter in model.adapters])
+    wrong = names_in_words(engine, base, [adapter.served_as for adapter in model.adapters])
     yield Check(
         f"base {model.name}", None not in wrong, "; ".join(wrong.get(None, ())) or f"listed as {base}", NAMES_WANTED
     )
     for adapter in model.adapters:
-        yield _listed_adapter(adapter, base, listed, wrong.get(adapter.name, ()))
+        yield _listed_adapter(adapter, base, listed, wrong.get(adapter.served_as, ()))
     if model.served is not None and model.served.desired_file is not None:
         yield _desired_by_file(model, str(model.served.desired_file), listed)
     yield tried(f"names {model.name}", partial(_strangers_fail, base, engine), STRANGER_WANTED)
@@ -340,7 +340,7 @@ def _rendered(model: Model, base: str, engine: Engine, capabilities: Capabilitie
 
 
 def _listed_adapter(adapter: Adapter, base: str, listed: Sequence[ServedModel], wrong: Sequence[str]) -> Check:
-    part, lines = f"adapter {adapter.name}", [line for line in listed if line.name == adapter.name]
+    part, lines = f"adapter {adapter.name}", [line for line in listed if line.name == adapter.served_as]
     if not lines:
         return Check(part, False, "the engine does not list it", "the adapter loaded under this name, or its name here")
     if wrong:
@@ -350,13 +350,15 @@ def _listed_adapter(adapter: Adapter, base: str, listed: Sequence[ServedModel], 
         return Check(part, False, f"listed under {line.parent}, not {base}", "the adapter under its own base here")
     root = f"loaded from {line.root}" if line.root else "listed; the engine does not say from where it was loaded"
     other = (
-        f", the configuration names {adapter.path}" if adapter.path and line.root not in ("", str(adapter.path)) else ""
+        f", the configuration names {adapter.path}"
+        if adapter.path and not adapter.is_made and line.root not in ("", str(adapter.path))
+        else ""
     )
     return Check(part, True, root + other)
 
 
 def _desired_by_file(model: Model, file: str, listed: Sequence[ServedModel]) -> Check:
-    words = dict.fromkeys(word for own in model.adapters for word in differences_by_file(file, listed, own.name))
+    words = dict.fromkeys(word for own in model.adapters for word in differences_by_file(file, listed, own.served_as))
     result = "; ".join(words) or f"the adapters watched are as {file} wants them"
     return Check(f"desired {model.name}", not words, result, DESIRED_WANTED)
 
@@ -380,7 +382,7 @@ def _artefacts(config: Config, model: Model, source: str) -> Iterator[Check]:
             tokenizer = partial(_tokenizer, config, model, source)
             yield tried(f"{of}tokenizer {model.name}", tokenizer, TOKENIZER_WANTED)
         for adapter in model.adapters:
-            if adapter.path is not None:
+            if adapter.path is not None and not adapter.is_made:
                 yield tried(f"{of}adapter {adapter.name}", partial(_adapter, adapter.path), "its PEFT folder, whole")
 
 

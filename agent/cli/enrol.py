@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from agent.assemble import log_threshold
 from agent.clock import Clock
-from agent.config import Adapter, Config, Model, load
+from agent.config import Adapter, Config, Model, Skill, load
 from agent.errors import Refused
 from agent.terminal.console import as_json, console, people_to_stderr, rows_table, say
 from agent.terminal.enrol_progress import EnrolProgress
@@ -110,9 +110,8 @@ def enrol_adapters(path: Path, names: Sequence[str], wish: EnrolOptions, json: b
         people_to_stderr()
     config = load(path)
     _check_options(wish)
-    wanted = dict.fromkeys(names) or [adapter.name for model in config.models for adapter in model.adapters]
-    chosen = [config.adapter(name) for name in wanted]
-    alone = len(names) == 1
+    chosen = [config.adapter(name) for name in config.names_of(names)]
+    alone = len(names) == 1 == len(chosen)
     if alone:
         _check_wanted(config, *chosen[0], wish)
     outcomes = []
@@ -260,11 +259,30 @@ class _Work:
             log_threshold=log_threshold(config),
             token_budget=config.probes.token_budget_per_round,
             select=self.wish.select,
+            composition=_composition(base, adapter),
         )
-        others = [other.name for other in (*base.model.adapters, *base.earlier[name]) if other.name != name]
+        others = _others((*base.model.adapters, *base.earlier[name]), adapter)
         canaries, show = _canaries(config, adapter, self.wish), self.progress.show
         offline = _offline(config, base.model, previous)
         return Request(base.runner, name, canaries, settings, others, show, lambda: False, offline)
+
+
+def _composition(base: BaseInMemory, adapter: Adapter) -> dict[str, object]:
+    """Of a skill, what it is a skill of; the composition itself is in the hash of its files."""
+    if not isinstance(adapter, Skill):
+        return {}
+    recipe = next(own for own in base.model.compositions if own.name == adapter.composition).recipe
+    return recipe.as_json([base.runner.identity(member.adapter).live_adapter for member in recipe.members])
+
+
+def _others(adapters: Sequence[Adapter], own: Adapter) -> list[str]:
+    """Names of the other adapters, those of one composition once: its skills have the same files, and none of them is
+    mixed up with another."""
+    others: dict[Path | str, str] = {}
+    for other in adapters:
+        if other.name != own.name and not (isinstance(other, Skill) and other.path == own.path):
+            others.setdefault((other.path or other.name) if isinstance(other, Skill) else other.name, other.name)
+    return list(others.values())
 
 
 def _recorded_before(base: BaseInMemory, adapter: Adapter, previous: str, wish: EnrolOptions) -> Golden | None:

@@ -48,7 +48,7 @@ def probe_now(path: Path, names: Sequence[str], json: bool) -> int:
     if json:
         people_to_stderr()
     config = without_retired(load(path))
-    wanted = set(names) or {a.name for m in config.models for a in m.adapters}
+    wanted = set(config.names_of(names))
     for name in wanted:
         config.adapter(name)
     for model in config.models:

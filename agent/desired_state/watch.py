@@ -33,7 +33,7 @@ def source_of(model: Model) -> Source | None:
 
 def compared(model: Model, source: Source, read: Read = read_service) -> Compared:
     """Raises Retryable."""
-    names = [adapter.name for adapter in model.adapters]
+    names = list(dict.fromkeys(adapter.served_as for adapter in model.adapters))
     return Compared(source.service, differences(read(source), model.requested_as, names, "watched"))
 
 

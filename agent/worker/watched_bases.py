@@ -13,6 +13,7 @@ from typing import Any
 
 import structlog
 
+from agent.composition.folders import make_folders
 from agent.config import Config, Model
 from agent.errors import Refused, missing_package
 from agent.worker.goldens import Fetch, Goldens, kept_before
@@ -98,7 +99,8 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
         return files_runner_of(config, model, golden)
     in_engine = {
         "base": model.served.base or model.name,
-        "adapters": {adapter.name: str(adapter.path or "") for adapter in model.adapters},
+        "adapters": {own.name: "" if own.is_made else str(own.path or "") for own in model.adapters},
+        "listed_as": {own.name: own.served_as for own in model.adapters if own.served_as != own.name},
         "served": model.served.settings,
         "limits": model.served.limits.settings | ({} if golden else ENROLMENT),
     }
@@ -113,6 +115,7 @@ def files_runner_of(config: Config, model: Model, golden: bool = True) -> Runner
     Raises Refused for settings that the runner does not take, and for a model without files.
     """
     probes = config.probes
+    make_folders(config, model)
     if model.path is None:
         raise Refused(f"model {model.name}", "no path", "path: the base's folder, in a configuration that replays it")
     shelf = _goldens(config, model)

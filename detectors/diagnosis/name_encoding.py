@@ -10,16 +10,16 @@ from detectors.records import Fault, FaultKind
 
 
 def part_of(fault: Fault) -> tuple[str, float]:
-    """Which other adapter, and how much of it: "NAME*0.5", else 1 on top or one half of an average."""
+    """Which other adapter, and how much of it: "NAME*0.5", else 1 on top or taken away, or one half of an average."""
     name, star, part = fault.name.rpartition("*")
     if star and part.replace(".", "", 1).isdigit():
         return name, float(part)
-    return fault.name, 1.0 if fault.kind is FaultKind.STACKED else 0.5
+    return fault.name, 0.5 if fault.kind is FaultKind.AVERAGED else 1.0
 
 
 def mixture(kind: FaultKind, other: str, part: str = "") -> Fault:
-    """Another adapter on top or mixed in; ``part_of`` reads what this writes. part: "*0.5", "" for the usual one."""
-    whole = "*1" if kind is FaultKind.STACKED else "*0.5"
+    """Another adapter on top, mixed in or taken away; ``part_of`` reads it again. part: "*0.5", "" for the usual."""
+    whole = "*0.5" if kind is FaultKind.AVERAGED else "*1"
     reads_as_part = part_of(Fault(kind, other))[0] != other
     return Fault(kind, f"{other}{part or (whole if reads_as_part else '')}")
 

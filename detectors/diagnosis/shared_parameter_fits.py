@@ -25,6 +25,8 @@ STRENGTHS = np.geomspace(0.05, 8.0, 2000)
 # mixture to speak of, and an average with more of the other adapter is that other adapter.
 ON_TOP = np.linspace(0.2, 1.5, 131)
 AVERAGED = np.linspace(0.1, 0.75, 66)
+# Shares of a member's weight that may be missing from a composition.
+TAKEN_AWAY = np.linspace(0.1, 1.2, 111)
 
 
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ class MixtureFit:
 
     def solve(self) -> tuple[float, float]:
         """(w, left) of the best point of those that are searched."""
-        points = ON_TOP if self.kind is FaultKind.STACKED else AVERAGED
+        points = {FaultKind.STACKED: ON_TOP, FaultKind.TAKEN_AWAY: TAKEN_AWAY * self.at[-1]}.get(self.kind, AVERAGED)
         return _best_point(points, np.array([0.0, *self.at]), self.gram, first_knot=1)
 
 

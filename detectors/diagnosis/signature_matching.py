@@ -45,6 +45,7 @@ CAUSES = {
     FaultKind.QUANTISED: Cause.QUANTISED_BASE,
     FaultKind.STACKED: Cause.COMPOSITION_INTERFERENCE,
     FaultKind.AVERAGED: Cause.COMPOSITION_INTERFERENCE,
+    FaultKind.TAKEN_AWAY: Cause.COMPOSITION_INTERFERENCE,
     FaultKind.WARMED: Cause.SHARED_CACHE,
     FaultKind.PREFILLED: Cause.SHARED_CACHE,
 }
@@ -68,7 +69,8 @@ class SignatureFit:
     name: of what, by the cause: another adapter, a block, bits, positions, one strength or a strength of each canary,
     whose temperature
     kind: the recorded fault's, None where it was computed
-    value: what was fitted: mean effective scale, temperature, or the other adapter's part; nan where nothing was
+    value: what was fitted: mean effective scale, temperature, the other adapter's part, or of a member taken away
+    the share of its weight; nan where nothing was
     left, energy: nats squared, summed over canaries, minus what benign noise may add; share: left / energy
     raw: left before the noise was subtracted, which orders signatures that leave nothing above it
     moves_base: is it read on both endpoints?
@@ -179,6 +181,8 @@ def signature_fits(measurements: Sequence[Measurement], tolerance: float) -> tup
     for (kind, name), mixture in residuals.mixtures.items():
         if mixture.canaries == len(canaries):
             part, left = mixture.solve()
+            if kind is FaultKind.TAKEN_AWAY:
+                part /= mixture.at[-1]
             fits.append(judged(CAUSES[kind], name, left, False, kind, part))
     for name, scale, left in _strengths(canaries):
         fits.append(judged(Cause.WRONG_STRENGTH, name, left, False, None, scale))
@@ -263,8 +267,10 @@ def _recorded(canaries: Sequence[CanaryVectors]) -> _Residuals:
     present = {band.band for c in canaries for band in c.ready.bands}
     for c in canaries:
         now = c.served - c.live
+        members = {part_of(fault)[0] for fault in c.ready.faults if fault.kind is FaultKind.TAKEN_AWAY}
         for name, other in c.ready.others.items():
-            residuals.add(Cause.WRONG_ADAPTER, name, now - c.ready.from_base(other), FaultKind.OTHER_ADAPTER)
+            cause = Cause.COMPOSITION_INTERFERENCE if name in members else Cause.WRONG_ADAPTER
+            residuals.add(cause, name, now - c.ready.from_base(other), FaultKind.OTHER_ADAPTER)
         for fault, answers in c.ready.faults.items():
             _add_fault(residuals, c, fault, answers)
         residuals.add_mixtures(c)

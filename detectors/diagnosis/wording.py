@@ -32,6 +32,8 @@ from detectors.records import NO_GRID, THE_BASE, Cause, FaultKind, Identity, Int
 NEAR = 0.05
 FACTORS = (0.125, 0.25, 0.5, 2.0, 4.0, 8.0)
 RANKS = (4, 8, 16, 32, 64)
+# From this share of its weight on a member of a composition is called missing, below it weakened.
+MISSING = 0.85
 # Base shift below which a person would see no difference in what the base answers; it decides nothing but the sentence.
 UNSEEN_SHIFT = 1e-4
 
@@ -192,11 +194,20 @@ def _variant_of_match(diagnosis: Diagnosis, matched: MatchedFault) -> str:
         case Cause.PARTLY_APPLIED:
             return "a block" if matched.kind is FaultKind.WITHOUT else "some positions"
         case Cause.COMPOSITION_INTERFERENCE:
-            return "averaged" if matched.kind is FaultKind.AVERAGED else "on top"
+            return _variant_of_composition(matched)
         case Cause.SAMPLING_CHANGED:
             return "of adapter and base" if matched.names[0] == BOTH else "of the adapter"
         case _:
             return ""
+
+
+def _variant_of_composition(matched: MatchedFault) -> str:
+    match matched.kind:
+        case FaultKind.OTHER_ADAPTER:
+            return "a member alone"
+        case FaultKind.TAKEN_AWAY:
+            return "a member is missing" if matched.value >= MISSING else "a member is weakened"
+    return "averaged" if matched.kind is FaultKind.AVERAGED else "on top"
 
 
 def _near_factor(scale: float) -> float | None:
@@ -353,7 +364,7 @@ def _values_of_match(diagnosis: Diagnosis, matched: MatchedFault) -> dict[str, A
         case Cause.QUANTISED_BASE:
             values["bits"] = _list([_bits(bits) for bits in matched.names], "or")
         case Cause.COMPOSITION_INTERFERENCE:
-            values |= {"other": name, "percent": 100.0 * matched.value}
+            values |= {"other": name, "percent": 100.0 * matched.value, "left": 100.0 * (1.0 - matched.value)}
         case Cause.PARTLY_APPLIED if matched.kind is not FaultKind.WITHOUT:
             values["positions"] = text.POSITIONS[name]
         case Cause.SHARED_CACHE:

@@ -5,6 +5,7 @@ Values of ``Config`` and keys of ``State`` are saved: other values start the evi
 
 from __future__ import annotations
 
+from detectors.canaries.composed_skills import without_skills
 from detectors.canaries.mode_gap import base_mode_scores
 from detectors.evidence.e_process_bank import OnsetEstimate
 from detectors.kinds import serving_modes
@@ -37,7 +38,7 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of one base with all its members."""
         tolerances, base = self.config.tolerances, record.base
-        scores = base_mode_scores(record, tolerances)
+        scores = base_mode_scores(without_skills(record), tolerances)
         rows = {(base, mode): own for mode, own in scores.items()}
         self.state.processes.advance(rows, tolerances.share, self.config.bets, record.at)
         streams = self.state.streams(base)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from detectors.canaries.composed_skills import without_skills
 from detectors.canaries.tolerance import Tolerances, base_scores
 from detectors.evidence.e_process_bank import EProcessBank, EvidenceSource, OnsetEstimate
 from detectors.records import BaseRound, Evidence, SubjectKind
@@ -51,7 +52,7 @@ class Detector:
     def update(self, record: BaseRound) -> tuple[Evidence, ...]:
         """One scheduled round of one base with all its members."""
         tolerances = self.config.tolerances
-        scores = {record.base: base_scores(record, tolerances)}
+        scores = {record.base: base_scores(without_skills(record), tolerances)}
         self.state.advance(scores, tolerances.share, self.config.bets, record.at)
         return self.state.evidence(EvidenceSource(self.about, "base_shift", self.pages), [record.base], record)
 

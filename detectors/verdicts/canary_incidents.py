@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from detectors.canaries.composed_skills import is_skill, without_skills
 from detectors.canaries.confidence_sequence import Confidence, held_out_retentions
 from detectors.records import BaseRound, Evidence, FaultReplay, Reason, Round, Status, Subject, SubjectKind, Verdict
 from detectors.registry import Detector
@@ -48,10 +49,12 @@ class CanaryIncidents:
         ]
         of_base = of_subject((SubjectKind.BASE, record.base), evidence)
         tolerances = self.rules.tolerances
-        self._note_shared(record)
-        if len(members) < 2 or not of_base:
+        own = without_skills(record)
+        of_own = [verdict for verdict in members if not is_skill(verdict.subject)]
+        self._note_shared(own)
+        if len(of_own) < 2 or not of_base:
             return [with_moved_base(verdict, record.members, tolerances) for verdict in members]
-        base = with_moved_base(self._decide_base(record, of_base, members), record.members, tolerances)
+        base = with_moved_base(self._decide_base(own, of_base, of_own), own.members, tolerances)
         if base.reason is not Reason.BASE_MOVED:  # by fewer members than speak for the base
             pairs = zip(members, record.members, strict=True)
             members = [with_moved_base(verdict, [member], tolerances) for verdict, member in pairs]
@@ -177,6 +180,8 @@ class CanaryIncidents:
 
     def _renamed(self, subject: Subject, replay: FaultReplay, latest: Mapping[Subject, Verdict]) -> Verdict:
         kind, name = subject
+        if kind is SubjectKind.BASE:
+            replay = _of_base_alone(replay)
         members = [v for m in replay.round.members if (v := latest.get((SubjectKind.ADAPTER, m.adapter))) is not None]
         verdict, self.incidents[subject] = (
             decide_again(replay, name, self._incident(subject), self.rules)
@@ -212,3 +217,9 @@ def _highest(
     paging = [e for e in evidence if e.pages]
     alarmed = [e for e in paging if e.log_e >= log_threshold and not e.stream]
     return max(alarmed or paging, key=lambda e: e.log_e, default=nothing)
+
+
+def _of_base_alone(replay: FaultReplay) -> FaultReplay:
+    """Without the skills of compositions, of which a base's verdict knows nothing."""
+    members = tuple(member for member in replay.members if not is_skill(member.adapter))
+    return replace(replay, round=without_skills(replay.round), members=members)

@@ -21,6 +21,8 @@ from probes.runner import BITS, GROUPED, Breakable, Runner, Weights
 # (detectors/diagnosis/shared_parameter_fits.py). With the whole share alone, mixtures in between left 1 to 55 % of
 # their energy unexplained, with these shares .3 to 3 %.
 MIXES = {FaultKind.STACKED: ("", "*0.5"), FaultKind.AVERAGED: ("", "*0.25")}
+# Shares of a member's weight that are taken out of a composition.
+TAKEN = (1.0, 0.5)
 # Other adapters that are mixed in, of those that the present answers resemble most.
 MOST_OTHERS = 4
 
@@ -35,8 +37,9 @@ def may_say_more(round: Round) -> bool:
 def likely_faults(runner: Runner, golden: Golden, round: Round) -> tuple[Fault, ...]:
     """The faults to replay for this round of the record's adapter, without those that the record has signatures of.
 
-    The prompt prefilled without the adapter or its cache computed by the base; the likeliest other adapters added,
-    averaged in, or with their cache; each block left out, layers last; and where the base has moved, fewer bits.
+    Of a composition each member taken out, or half of it; the prompt prefilled without the adapter, or its cache
+    computed by the base; the likeliest other adapters added, averaged in, or with their cache; each block left out,
+    layers last; and where the base has moved, fewer bits.
     Empty where no signature can say more: nothing is left of the adapter, or the runner cannot inject faults.
     """
     if not isinstance(runner, Breakable) or not may_say_more(round):
@@ -46,10 +49,15 @@ def likely_faults(runner: Runner, golden: Golden, round: Round) -> tuple[Fault, 
               if not is_earlier_version(name, golden.adapter)][:MOST_OTHERS]  # fmt: skip
     moved = round.identity.base_moved or base_moved(round, golden.tolerances)
     bits = [Fault(FaultKind.QUANTISED, width) for width in (*BITS, *GROUPED)] if moved else []
+    taken = [_taken(name, weight * share) for name, weight in golden.weights.items() if weight > 0 for share in TAKEN]
     shared = [Fault(FaultKind.PREFILLED, ""), Fault(FaultKind.WARMED, "")]
     layers, larger = _blocks(runner, golden.adapter)
-    wanted = (*shared, *_with_others(others), *larger, *bits, *layers)
+    wanted = (*taken, *shared, *_with_others(others), *larger, *bits, *layers)
     return tuple(fault for fault in wanted if fault not in golden.faults)
+
+
+def _taken(member: str, strength: float) -> Fault:
+    return mixture(FaultKind.TAKEN_AWAY, member, f"*{strength:g}")
 
 
 def _with_others(others: Sequence[str]) -> list[Fault]:

@@ -45,7 +45,7 @@ from probes.runner import Computing, Listing, LoraSettings, Runner, Stop
 from probes.serving.probe_check import Probe
 
 # Settings that the record holds in fields of their own.
-STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous")
+STORED_ELSEWHERE = ("base", "at", "tolerances", "why", "previous", "composition")
 # What is not recorded through an engine that serves an adapter at one strength.
 OTHER_STRENGTHS = (
     "other strengths: this engine serves one, so strength is read on the straight line from base to adapter, on which "
@@ -211,7 +211,13 @@ def _offline(context: EnrolmentContext, offline: Golden, settings: EnrolSettings
     golden = as_served(context.runner, offline)
     _draws_per_round(golden.canaries, settings.token_budget)
     return replace(
-        golden, base=settings.base, tolerances=settings.tolerances, noise={}, power=NOT_COMPUTED, created_at=settings.at
+        golden,
+        base=settings.base,
+        tolerances=settings.tolerances,
+        noise={},
+        power=NOT_COMPUTED,
+        created_at=settings.at,
+        composition=settings.composition,
     )
 
 
@@ -241,6 +247,7 @@ def _selected(context: EnrolmentContext, accepted: Identity, canaries: CanarySet
         tokenizer_files_hash=accepted.live_tokenizer,
         template_hash=accepted.live_template,
         base_grid=accepted.live_grid,
+        composition=settings.composition,
         settings={key: value for key, value in asdict(settings).items() if key not in STORED_ELSEWHERE},
     )
 

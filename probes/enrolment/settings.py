@@ -5,7 +5,7 @@ A golden record stores the settings that it was made with, by their names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from detectors.canaries.tolerance import Tolerances
@@ -30,6 +30,7 @@ class EnrolSettings:
     are replayed in each
     whole_share: of each half whose whole continuation is scored, the first tokens of the others alone
     (probes/enrolment/scored_prefix.py); in [0, 1]
+    composition: what is enrolled is a skill of, as the record stores it; empty for an adapter
     select: choose the pool from all candidates by information per token (probes/enrolment/d_optimal.py), within
     pool_tokens tokens, prompts included (0: as many as per_half average ones have); the held-out half stays random
     """
@@ -53,6 +54,7 @@ class EnrolSettings:
     select: bool = False
     pool_tokens: int = 0
     whole_share: float = 0.25
+    composition: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 2 <= self.min_pool <= self.per_half:

@@ -41,7 +41,7 @@ PLAIN_SINCE = ("why", "previous", "excluded", "settings")
 # Written only with a hash scheme other than the first.
 OF_SCHEME = ("hash_scheme", "tokenizer_files_hash", "template_hash")
 # Written where they are not empty.
-WHERE_NOT_EMPTY = ("base_grid", "made_on", "offline", "engine", "source", "kernel")
+WHERE_NOT_EMPTY = ("base_grid", "made_on", "offline", "engine", "source", "kernel", "composition")
 # Of a canary; written where they are not empty.
 OPTIONAL = ("messages", "expect", "unscored", "cut")
 # A floor that lies beside the others, where it is not 0: an earlier program would fail on one more among them.

@@ -78,6 +78,8 @@ class Golden:
     kernel: in which numbers, by which attention and on which kind of device it was recorded (``Computing.kernel``), ""
     in records made before that was recorded and where an engine answered
     engine, source: what that engine said of itself and of the adapter (``Identity``), "" where it was not asked
+    composition: of the record of a composition's skill: its members with weights and hashes, method, parameters and
+    identity (probes/composition/recipe.py); empty for an adapter
     hash: "sha256:..." of the record's own bytes; "" for one that was never written
     """
 
@@ -109,6 +111,7 @@ class Golden:
     engine: str = ""
     source: str = ""
     kernel: str = ""
+    composition: Mapping[str, object] = field(default_factory=dict)
     hash: str = ""
 
     @property
@@ -125,6 +128,13 @@ class Golden:
     def faults(self) -> tuple[Fault, ...]:
         """The faults with a recorded signature, sorted."""
         return tuple(sorted({fault for canary in self.held_out for fault in canary.reference.faults}))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Member -> its weight in the composition that this is a skill of; nothing for an adapter."""
+        rows = self.composition.get("members", ())
+        assert isinstance(rows, list | tuple)
+        return {str(row["adapter"]): float(row["weight"]) for row in rows}
 
     def canary(self, name: str) -> GoldenCanary:
         return next(canary for canary in self.canaries if canary.id == name)

@@ -13,14 +13,14 @@ from detectors.diagnosis.name_encoding import part_of
 from detectors.records import Fault, FaultKind
 from probes.artefacts.lora_files import LoraAdapter
 from probes.errors import Unreplayable
-from probes.model.faulty_adapters import averaged, stacked, without
+from probes.model.faulty_adapters import averaged, stacked, taken_away, without
 from probes.model.forward import Model
 from probes.model.free_memory import memory_errors
 from probes.model.packing import FOREIGN_CACHE
 from probes.runner import Target, Weights, bits, group, other_adapter
 
 FindsModel = Callable[[Weights, str | None], tuple[Model, str | None]]
-COMBINED = {FaultKind.STACKED: stacked, FaultKind.AVERAGED: averaged}
+COMBINED = {FaultKind.STACKED: stacked, FaultKind.AVERAGED: averaged, FaultKind.TAKEN_AWAY: taken_away}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -74,6 +74,11 @@ def stacked(first: LoraAdapter, second: LoraAdapter, part: float = 1.0) -> LoraA
     return _combined(first, second, (1.0, part))
 
 
+def taken_away(first: LoraAdapter, second: LoraAdapter, part: float = 1.0) -> LoraAdapter:
+    """A sum of adapters without this much of one of its members. Raises Unsupported likewise."""
+    return _combined(first, second, (1.0, -part))
+
+
 def averaged(first: LoraAdapter, second: LoraAdapter, part: float = 0.5) -> LoraAdapter:
     """``part`` of the second one's effect on every module and the rest of the first's, as weighted merging does.
     Raises Unsupported likewise.

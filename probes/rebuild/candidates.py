@@ -46,12 +46,19 @@ def re_expressed(adapter: Path, target: Path, move: Coordinates, base: str, revi
     return write_adapter(target, _named(read_json(adapter / ADAPTER_CONFIG), base, revision), moved)
 
 
-def write_adapter(target: Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Path:
-    """A folder in PEFT's layout, in place of what was there."""
+def write_adapter(
+    target: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, torch.Tensor],
+    beside: Mapping[str, str] | None = None,
+) -> Path:
+    """A folder in PEFT's layout, in place of what was there. beside: further files, name -> text"""
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, fresh / ADAPTER_WEIGHTS)
     (fresh / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    for name, text in (beside or {}).items():
+        (fresh / name).write_text(text)
     fresh.chmod(0o755)
     (fresh / ADAPTER_WEIGHTS).chmod(0o644)  # safetensors leaves it readable by its writer alone
     shutil.rmtree(target, ignore_errors=True)

@@ -309,7 +309,9 @@ class Runner:
         if fault.kind is FaultKind.OTHER_ADAPTER:
             return others
         part = part_of(fault)[1]
-        return own + part * others if fault.kind is FaultKind.STACKED else (1 - part) * own + part * others
+        if fault.kind is FaultKind.AVERAGED:
+            return (1 - part) * own + part * others
+        return own + (part if fault.kind is FaultKind.STACKED else -part) * others
 
     def _shift(self, memory: Reals, adapter: str | None, golden: bool, left_out: int | None = None) -> Reals:
         """(T, V) logits that the adapter adds at scale 1, with its injected fault unless golden; zeros for the base."""

@@ -62,6 +62,7 @@ class Config:
     served: url, engine (a dialect, or "auto"), token_file, ca_file, pause_file: while that file exists the engine is
     asked nothing; desired_file: what it is meant to serve; "" or absent where there is none
     base: its name in the engine's list of models; adapters: name there -> PEFT folder, "" where it is not at hand
+    listed_as: name of an adapter here -> in that list, where it is another one: skills of a composition are one model
     listed: tokens that are wanted at each position; fewer where the engine lists fewer. Golden records hold 20
     limits: fields of LoadLimits that are not its defaults
     """
@@ -71,6 +72,7 @@ class Config:
     adapters: dict[str, str] = field(default_factory=dict)
     listed: int = 20
     limits: dict[str, Any] = field(default_factory=dict)
+    listed_as: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.served.get("url"):
@@ -251,14 +253,15 @@ class Runner:
             live_adapter=self._adapter_hash(adapter, scheme) if adapter else "",
             scheme=scheme,
             live_engine=engine_in_words(self._state),
-            live_source=source_in_words(self._state, adapter) if adapter else "",
+            live_source=source_in_words(self._state, self._in_list(adapter)) if adapter else "",
         )
 
     def facts(self, adapter: str) -> tuple[str, ...]:
         """What the engine says of it that is not as configured, and what is another one there than at the look before
         this."""
         self._check_known(adapter)
-        served = next((model for model in self.models if model.name == adapter), ServedModel(adapter))
+        name = self._in_list(adapter)
+        served = next((model for model in self.models if model.name == name), ServedModel(name))
         folder = self.config.adapters[adapter]
         facts = []
         if served.parent and served.parent != self.config.base:
@@ -266,7 +269,7 @@ class Runner:
         # The last part alone: the same volume is mounted at different places.
         if served.root and folder and Path(served.root).name != Path(folder).name:
             facts.append(f"the engine says that it loaded it from {served.root}, configured is {folder}")
-        return (*facts, *self._not_as_desired(adapter), *self._events)
+        return (*facts, *self._not_as_desired(name), *self._events)
 
     def event(self) -> str:
         if self._connection is None:
@@ -296,12 +299,12 @@ class Runner:
         routes = [route for route in self._connected().capabilities.routes if route in SCORING]
         if not routes:
             raise Unreplayable(self.config.served["url"], "the engine gives no log-probabilities of a given text")
-        chosen = self._routes.get(adapter or "")
+        chosen = self._routes.get(self._in_list(adapter))
         return chosen if chosen in routes else routes[0]
 
     def take_route(self, adapter: str | None, route: Route) -> None:
         """Score under this name by that route from now on, where the best one does not show what is served."""
-        self._routes[adapter or ""] = route
+        self._routes[self._in_list(adapter)] = route
 
     def listings(self, replays: Sequence[Replay], stop: Stop) -> dict[Replay, Listed]:
         answers: dict[Replay, Listed] = {}
@@ -380,7 +383,7 @@ class Runner:
             self._of_strangers = None
         self._connection = connection
         base = self._listed(self.config.base)
-        self._readiness = {None: base, **{name: self._listed(name) for name in self.config.adapters}}
+        self._readiness = {None: base, **{name: self._listed(self._in_list(name)) for name in self.config.adapters}}
 
     def _lose(self, error: EngineAway) -> None:
         """Until the next look: it may be another engine that comes back."""
@@ -442,7 +445,11 @@ class Runner:
         for name in (None, adapter):
             if self._readiness[name].blocked:
                 raise Unreplayable(name or self.config.base, self._readiness[name].detail)
-        return self.config.base if adapter is None or target.scale == 0 else adapter
+        return self.config.base if adapter is None or target.scale == 0 else self._in_list(adapter)
+
+    def _in_list(self, adapter: str | None) -> str:
+        """The name that the engine's list has for an adapter; "" for the base."""
+        return self.config.listed_as.get(adapter or "", adapter or "")
 
     def _strength(self, target: Target) -> float:
         """The base has none of its own."""

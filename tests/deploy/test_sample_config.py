@@ -16,7 +16,7 @@ from agent.config import Config, load
 from agent.errors import Refused
 
 SAMPLE = Path(__file__).parents[2] / "deploy/gapwatch.yaml"
-OPTIONAL = re.compile(r"^(\s*)#(?=[a-z_]+:)", re.MULTILINE)
+OPTIONAL = re.compile(r"^(\s*)#(?=[a-z_]+:|- \{)", re.MULTILINE)
 
 
 @pytest.fixture

@@ -71,7 +71,10 @@ NAMES = sorted(path.stem for path in Path(probes.runners.__path__[0]).glob("[!_]
 
 
 # What each fault is of where it is asked of "alpha"; the blocks are asked of the runner.
-OTHERS = (FaultKind.OTHER_ADAPTER, FaultKind.STACKED, FaultKind.AVERAGED, FaultKind.WARMED, FaultKind.PREFILLED)
+OTHERS = (
+    FaultKind.OTHER_ADAPTER, FaultKind.STACKED, FaultKind.AVERAGED, FaultKind.TAKEN_AWAY, FaultKind.WARMED,
+    FaultKind.PREFILLED,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -283,6 +286,7 @@ def test_faults_mean_what_their_names_say(runner: Runner, prompt: tuple[int, ...
     same = [
         (_faulty(FaultKind.OTHER_ADAPTER, "beta"), beta),
         (_faulty(FaultKind.AVERAGED, "alpha"), alpha),
+        (_faulty(FaultKind.TAKEN_AWAY, "alpha"), base),
         (_faulty(FaultKind.WARMED, "alpha"), alpha),
         (_faulty(FaultKind.STACKED, "beta", scale=0.0), base),
         (_faulty(FaultKind.QUANTISED, "4", scale=0.0), rounded),

@@ -9,7 +9,9 @@ NAMES = ("b", "org/a+b@v2#1:x", "b*0.5", "b*2", "*", "b*", "it's 3*1.5")
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize(("kind", "whole"), [(FaultKind.STACKED, 1.0), (FaultKind.AVERAGED, 0.5)])
+@pytest.mark.parametrize(
+    ("kind", "whole"), [(FaultKind.STACKED, 1.0), (FaultKind.AVERAGED, 0.5), (FaultKind.TAKEN_AWAY, 1.0)]
+)
 def test_which_adapter_and_how_much_is_read_as_it_was_written(name: str, kind: FaultKind, whole: float) -> None:
     assert part_of(mixture(kind, name)) == (name, whole)
     assert part_of(mixture(kind, name, "*0.25")) == (name, 0.25)

@@ -42,6 +42,13 @@ def test_what_goes_the_other_way_is_no_part() -> None:
     assert path.solve()[1] > float(SIDES[0] @ SIDES[0])
 
 
+def test_the_share_of_a_member_that_is_taken_away_is_searched_up_to_all_of_its_weight() -> None:
+    path = MixtureFit(FaultKind.TAKEN_AWAY)
+    path.add(bent(0.3), {0.3: bent(0.3), 0.6: bent(0.6)})
+    part, left = path.solve()
+    assert part == pytest.approx(0.3, abs=0.006) and left < 1e-6
+
+
 def test_a_canary_with_other_recorded_points_is_not_counted() -> None:
     path = MixtureFit(FaultKind.STACKED)
     path.add(SIDES[0], {1.0: SIDES[0]})

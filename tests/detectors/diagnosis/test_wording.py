@@ -176,6 +176,17 @@ def test_mixtures_are_said_with_how_much_of_the_other_adapter() -> None:
     assert "as if averaged with rewriter (40 % of the average is rewriter)" in mean
 
 
+def test_what_a_composition_lacks_is_said_of_its_members() -> None:
+    def said(kind: FaultKind, value: float = float("nan")) -> NamedCause:
+        matched = match("tone", kind=kind, value=value)
+        return words_of(replace(UNKNOWN, cause=Cause.COMPOSITION_INTERFERENCE, match=matched))
+
+    assert "as if tone were missing from the composition" in said(FaultKind.TAKEN_AWAY, 0.97).explanation
+    assert "as if tone had 48 % of its weight in the composition" in said(FaultKind.TAKEN_AWAY, 0.52).explanation
+    assert "answers as tone alone does" in said(FaultKind.OTHER_ADAPTER).explanation
+    assert "put tone back, with the weight that was accepted" in said(FaultKind.TAKEN_AWAY, 0.97).action
+
+
 def test_changed_adapter_files_are_said_beside_the_cause_and_once() -> None:
     beside = words_of(replace(LOST, identity=OTHER_FILES))
     assert "the files of router changed (hash was 0123456789ab, is fedcba987654)" in beside.explanation

@@ -85,3 +85,11 @@ def test_of_many_others_the_few_that_the_answers_resemble_most_are_mixed_in() ->
     faults = likely_faults(opened(), golden(), replace(round, measurements=tuple(rows)))
     stacked = [fault.name for fault in faults if fault.kind is FaultKind.STACKED and "*" not in fault.name]
     assert len(stacked) == MOST_OTHERS and stacked[0] == "beta" and not any("@" in name for name in stacked)
+
+
+def test_of_a_composition_each_member_is_taken_out_first() -> None:
+    members = [{"adapter": "beta", "weight": 0.8}, {"adapter": "gamma", "weight": -0.3}]
+    composed = replace(golden(), composition={"members": members})
+    faults = likely_faults(opened(), composed, round_under("with:beta"))
+    assert faults[:2] == (Fault(FaultKind.TAKEN_AWAY, "beta*0.8"), Fault(FaultKind.TAKEN_AWAY, "beta*0.4"))
+    assert faults[2:] == likely_faults(opened(), golden(), round_under("with:beta"))

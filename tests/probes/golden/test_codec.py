@@ -57,6 +57,17 @@ def test_the_grid_of_the_base_is_written_where_it_was_read() -> None:
     assert_same(on_grid, from_bytes(to_bytes(on_grid)))
 
 
+def test_what_a_skill_is_a_skill_of_is_written_where_it_is_of_a_composition() -> None:
+    """So a record made before keeps its bytes."""
+    made = golden()
+    assert "composition" not in text_of(to_bytes(made)) and from_bytes(to_bytes(made)).weights == {}
+    members = [{"adapter": "tone", "weight": 0.7, "hash": "sha256:a"}, {"adapter": "form", "weight": 1, "hash": "b"}]
+    skill = replace(made, composition={"method": "cat", "members": members})
+    read = from_bytes(to_bytes(skill))
+    assert_same(skill, read)
+    assert read.weights == {"tone": 0.7, "form": 1.0}
+
+
 def test_sides_that_are_not_on_the_curve_are_refused() -> None:
     made = golden()
     first = made.canaries[0]

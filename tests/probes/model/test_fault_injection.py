@@ -87,6 +87,8 @@ MIXES = [
     (FaultKind.STACKED, "*0.5", (1.0, 0.5)),
     (FaultKind.AVERAGED, "", (0.5, 0.5)),
     (FaultKind.AVERAGED, "*0.25", (0.75, 0.25)),
+    (FaultKind.TAKEN_AWAY, "", (1.0, -1.0)),
+    (FaultKind.TAKEN_AWAY, "*0.5", (1.0, -0.5)),
 ]
 
 
