@@ -497,6 +497,61 @@ def passport(
 
 
 @cli.command()
+def cost(
+    days: Annotated[int, typer.Option(min=1, max=60, help="How far back.")] = 7,
+    csv: Annotated[bool, typer.Option("--csv", help="Print rows for a spreadsheet.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """What watching costs a day, by adapter and part, and its share of what serving costs.
+
+    0 within costs.target, 1 above it, 2 where what serving costs is not known.
+    """
+    from agent.cli.lifecycle.cost import CostOptions, show_cost
+
+    return show_cost(config, CostOptions(days, csv), json)
+
+
+@cli.command()
+def worth(
+    adapters: Adapters = None,
+    examples: Annotated[
+        str, typer.Option("--examples", help="How many examples the base is tried with, each alone; empty: none.")
+    ] = "2,4,8",
+    base: Annotated[
+        str, typer.Option("--base", help="Another base than the configured one; nothing is kept of it.")
+    ] = "",
+    margin: Annotated[float, typer.Option(help="Share of right answers that the base alone may lose.")] = 0.1,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """Put the canaries' own checks to an adapter and to its base alone: what does it still add, and would the base do?
+
+    0 it adds, 1 the base alone passes (retire) or the adapter is broken, 2 cannot tell.
+    """
+    from agent.cli.lifecycle.worth import WorthOptions, show_worth
+
+    return show_worth(config, adapters or [], WorthOptions(examples, base, margin), json)
+
+
+@cli.command()
+def portfolio(
+    adapter: Annotated[str, typer.Option("--adapter", help="One of them, with all its choices.")] = "",
+    days: Annotated[int, typer.Option(min=1, max=60, help="How far back requests and costs are counted.")] = 7,
+    csv: Annotated[bool, typer.Option("--csv", help="Print rows for a spreadsheet.")] = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: Json = False,
+) -> int:
+    """All adapters, one line each: owner, worth, cost, what runs out, and keep, rebuild, prompt or retire.
+
+    0 all are to be kept, 1 something is to be done, 2 a verdict is not known.
+    """
+    from agent.cli.lifecycle.portfolio import PortfolioOptions, show_portfolio
+
+    return show_portfolio(config, PortfolioOptions(adapter, days, csv), json)
+
+
+@cli.command()
 def passports(config: ConfigFile = DEFAULT_CONFIG, json: Json = False) -> int:
     """The passports of all adapters, the one in most danger first. 0, 1, 2 as for one, of the worst of them."""
     from agent.cli.lifecycle.passport import show_passports

@@ -76,6 +76,7 @@ class Parts:
     unwatched: base -> its adapters, of those that others are to judge and nobody does
     routes: what the health servers answer with
     beat: called with each heartbeat, for figures that only the loop's thread may read
+    models_cpu_s: CPU seconds that the models have used so far
     opening: called first of all; closing: called last of all
     """
 
@@ -93,6 +94,7 @@ class Parts:
     rounds_due: RoundsDue = field(default_factory=partial(RoundsDue, {}))
     unwatched: Callable[[], Mapping[str, Sequence[str]]] = dict
     beat: Callable[[], None] = lambda: None
+    models_cpu_s: Callable[[], float] = lambda: 0.0
     opening: Callable[[], None] = lambda: None
     closing: Callable[[], None] = lambda: None
     shutdown_budget_s: float = 4.0
@@ -109,7 +111,7 @@ class App:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._started_at = parts.clock.now()
+        self._started_at, self._cpu_at_start_s = parts.clock.now(), parts.clock.cpu()
         self._last_beat = self._last_saved = float("-inf")
         self._rounds = self._records = 0
         self._watched: tuple[str, ...] | None = None  # as it was last said
@@ -293,7 +295,8 @@ class App:
         overdue = parts.rounds_due.overdue(steady)
         self._tell_overdue(overdue, now)
         counts = self._rounds, self._records, parts.sinks.unsent
-        self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts, tuple(overdue)))
+        cpu_s = parts.clock.cpu() - self._cpu_at_start_s, parts.models_cpu_s()
+        self._hand_on(Heartbeat(now, parts.pod, parts.cluster, self._started_at, *counts, tuple(overdue), *cpu_s))
 
     def _tell_overdue(self, overdue: Mapping[str, int], now: float) -> None:
         """That nobody can tell, by the same way as where a model does not answer: here, or anywhere."""

@@ -43,6 +43,7 @@ from agent.status_page.board import Board
 from agent.status_page.incident_plot import IncidentPlots
 from agent.status_page.lookback import Lookback
 from agent.status_page.page import StatusPage
+from agent.status_page.portfolio_page import PortfolioPage
 from agent.store.reader import StoreReader
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
@@ -134,11 +135,19 @@ def assemble(config: Config, extra_sinks: Sequence[Sink] = ()) -> Parts:
         own=own,
         stores_traffic=ownership is None,
         rounds_due=rounds_due,
+        models_cpu_s=(lambda: worker.cpu_s) if worker else (lambda: 0.0),
         unwatched=partial(_unwatched, config, left) if left else dict,
         clock=clock,
         pod=config.pod,
         cluster=config.cluster,
-        routes=Routes(telemetry, statuses, keeper.query, StatusPage(board, lookback, clock).html, plots.svg),
+        routes=Routes(
+            telemetry,
+            statuses,
+            keeper.query,
+            StatusPage(board, lookback, clock).html,
+            plots.svg,
+            PortfolioPage(config, keeper.query, clock).html,
+        ),
         opening=disk.open,
         closing=partial(_close, lookback, keeper, telemetry, disk, DISK_SHARE * config.shutdown_budget),
         beat=partial(_beat, config, judge, fleet, clock, [*gauges, *([left.look] if left else [])]),

@@ -17,6 +17,10 @@ class Clock:
         """Since some moment that does not matter; never goes back."""
         return time.monotonic()
 
+    def cpu(self) -> float:
+        """CPU seconds that this process has used, all its threads together, since it began."""
+        return time.process_time()
+
     def sleep(self, seconds: float) -> None:
         """Block this thread for so long, by the steady time."""
         time.sleep(seconds)
@@ -26,17 +30,21 @@ class Clock:
 class HandClock(Clock):
     """A clock that stands still until it is moved: the in-memory implementation that ships with the product.
 
-    at: the steady time; ahead: seconds by which the wall time differs from it
+    at: the steady time; ahead: seconds by which the wall time differs from it; used: CPU seconds
     """
 
     at: float = 1_700_000_000.0
     ahead: float = 0.0
+    used: float = 0.0
 
     def now(self) -> float:
         return self.at + self.ahead
 
     def steady(self) -> float:
         return self.at
+
+    def cpu(self) -> float:
+        return self.used
 
     def sleep(self, seconds: float) -> None:
         """Takes no time: the clock is moved instead."""

@@ -32,6 +32,7 @@ from agent.alerting.policy import Policy
 from agent.composition.settings import Composition, folder_of
 from agent.delivery.pagerduty_address import address as pagerduty_address
 from agent.delivery.pagerduty_incidents import API_URL
+from agent.economics.prices import Costs
 from agent.errors import Refused, Unfit
 from agent.kafka.config import Config as KafkaConfig
 from agent.store.dsn import checked as store_address
@@ -580,6 +581,7 @@ class Config(Section):
     alerts: Alerts = Alerts()
     clickhouse: ClickHouse = ClickHouse()
     telemetry: Telemetry = Telemetry()
+    costs: Costs = Costs()
     detectors: dict[str, dict[str, float | int]] = Field(default_factory=dict)
     sinks: dict[str, dict[str, Any]] = Field(default_factory=dict)
     role: Role = Field(default_factory=_role_by_models)

@@ -1,10 +1,11 @@
 """Two small HTTP servers: is the agent alive and ready, its metrics, its status page, and answers for the commands of
 this machine.
 
-The public one (every interface, both IP families) serves /livez, /startupz, /readyz, /metrics, the status page at / and
-a picture of one subject at /plot.svg. The control one (loopback only) also answers named queries, because an embedded
-store belongs to one process, and its page has the texts of canaries, which may be prompts of production. Manifests and
-probes name these paths. They are up before the configuration is read, and stay up when the agent is assembled again.
+The public one (every interface, both IP families) serves /livez, /startupz, /readyz, /metrics, the status page at /,
+the page about costs and worth at /portfolio, and a picture of one subject at /plot.svg. The control one (loopback only)
+also answers named queries, because an embedded store belongs to one process, and its page has the texts of canaries,
+which may be prompts of production. Manifests and probes name these paths. They are up before the configuration is read,
+and stay up when the agent is assembled again.
 """
 
 from __future__ import annotations
@@ -47,6 +48,11 @@ def bare_page(parts: Statuses, _texts: bool) -> bytes:
     ).encode()
 
 
+def no_portfolio() -> bytes | None:
+    """While no agent runs there is none."""
+    return None
+
+
 def no_plot(_subject: str) -> bytes | None:
     """While no agent runs there is no picture."""
     return None
@@ -57,6 +63,7 @@ class Routes:
     """What the servers answer with. query: (name, parameters) -> columns and rows; parts: name -> (ok, in words)
 
     page: (parts, may texts be shown?) -> the status page; plot: subject -> its picture as SVG, None of an unknown one
+    portfolio: the page about all adapters, None without an agent; it takes as long as the store does
     """
 
     telemetry: Telemetry
@@ -64,6 +71,7 @@ class Routes:
     query: Query
     page: Page = bare_page
     plot: Plot = no_plot
+    portfolio: Callable[[], bytes | None] = no_portfolio
 
 
 def nobody_answers(_name: str, _params: Mapping[str, str]) -> tuple[list[str], list[tuple[Any, ...]]]:
@@ -129,7 +137,9 @@ class Health:
             return partial(self._page, texts=False)
         if path == "/plot.svg":
             return partial(self._plot, params.get("subject", ""))
-        return HTTPStatus.NOT_FOUND, "text/plain", b"/ /livez /startupz /readyz /metrics /plot.svg\n"
+        if path == "/portfolio":
+            return self._portfolio
+        return HTTPStatus.NOT_FOUND, "text/plain", b"/ /portfolio /livez /startupz /readyz /metrics /plot.svg\n"
 
     def _ready(self) -> Answer:
         parts = self.routes.parts()
@@ -153,6 +163,17 @@ class Health:
         if picture is None:
             return HTTPStatus.NOT_FOUND, "text/plain", b"/plot.svg?subject=ADAPTER or BASE, as configured\n"
         return HTTPStatus.OK, "image/svg+xml; charset=utf-8", picture
+
+    def _portfolio(self) -> Answer:
+        try:
+            page = self.routes.portfolio()
+        except Exception as error:
+            log.warning("portfolio_failed", error=str(error))
+            words = b"the store or a passport cannot be read: gapwatch portfolio says why\n"
+            return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", words
+        if page is None:
+            return HTTPStatus.NOT_FOUND, "text/plain", b"no agent runs\n"
+        return HTTPStatus.OK, "text/html; charset=utf-8", page
 
     def _control(self, path: str, params: Mapping[str, str]) -> Answer | Work:
         if path == "/":

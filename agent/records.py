@@ -194,6 +194,7 @@ class Heartbeat:
 
     unsent: notices that nobody has received yet; -1 where this agent sends none to anybody
     overdue: bases of this agent of which no round was judged for several intervals (agent/alerting/rounds_due.py)
+    agent_cpu_s, models_cpu_s: CPU seconds since then of this process, and of the models', those that ended included
     """
 
     at: float
@@ -204,6 +205,8 @@ class Heartbeat:
     records: int
     unsent: int = 0
     overdue: tuple[str, ...] = ()
+    agent_cpu_s: float = 0.0
+    models_cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +250,43 @@ class AdapterClock:
 
 
 @dataclass(frozen=True, slots=True)
+class AdapterWorth:
+    """What an adapter added over its base on its own task when that was last measured (agent/economics/worth_file.py).
+
+    at: when; golden: hash of the record whose canaries were put to both; worth: adds, base_passes, lost, unclear
+    checked: canaries with a check of their own; *_right: of these; gain: in [-1, 1], with its interval
+    base_loss_high: bound of the share that the base alone fails of what was accepted; gain_left: nan where not known
+    right_with_examples, extra_tokens: of the base with so many examples in its prompt
+    """
+
+    adapter: str
+    base: str
+    at: float
+    golden: str
+    base_hash: str
+    worth: str
+    checked: int
+    accepted_right: int
+    adapter_right: int
+    base_right: int
+    gain: float
+    gain_low: float
+    gain_high: float
+    base_loss_high: float
+    gain_left: float
+    right_with_examples: Mapping[int, float] = field(default_factory=dict)
+    extra_tokens: Mapping[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class PassportClocks:
     """All that runs out, of all adapters that this agent judges, as their passports say now. troubles: passports that
-    cannot be read, in words"""
+    cannot be read, in words; worth: what was measured of these adapters, of those that it was measured of"""
 
     at: float
     clocks: tuple[AdapterClock, ...]
     troubles: tuple[str, ...] = ()
+    worth: tuple[AdapterWorth, ...] = ()
 
 
 class NoticeKind(StrEnum):

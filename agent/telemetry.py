@@ -41,6 +41,7 @@ GAUGES = (
     Metric("gapwatch.status", "1", "0 healthy, 1 suspect, 2 degraded, 3 unmonitorable"),
     Metric("gapwatch.tolerated_change", "1", "1 while it is healthy and off by more than its noise, else 0"),
     Metric("gapwatch.retention", "1", "share of the adapter's effect that is left: 1 intact, 0 the base"),
+    Metric("gapwatch.gain", "1", "share of canary checks that the adapter passes more than its base alone"),
     Metric("gapwatch.scale", "1", "effective LoRA scale, 1 as accepted"),
     Metric("gapwatch.base_shift", "1", "how far the base moved, in units of the adapter's own energy"),
     Metric("gapwatch.evidence", "nats", "evidence that may page: at gapwatch_threshold_nats it does"),
@@ -68,6 +69,7 @@ TOTALS = (
         "sampled responses dropped; stage is sampling (over a quota) or scoring",
     ),
     Metric("gapwatch.models.restarts", "{restart}", "times the model process was started again since the start"),
+    Metric("gapwatch.cpu", "s", "CPU time that a process of the agent has used since the start: agent or models"),
     Metric("gapwatch.restarts", "{restart}", "times the loop ended with an unexpected error and was started again"),
     Metric("gapwatch.unjudged", "{record}", "records without a verdict because judging them failed, since the start"),
     Metric("gapwatch.store.lost", "{row}", "rows without room, or refused for their content, since the start"),
@@ -76,6 +78,7 @@ TOTALS = (
 COUNTERS = (
     Metric("gapwatch.rounds", "{round}", "scheduled rounds of a base"),
     Metric("gapwatch.tokens", "{token}", "canary tokens; kind is scored or processed"),
+    Metric("gapwatch.machine_time", "s", "seconds that canaries or scoring had of models or engine"),
     Metric("gapwatch.responses", "{response}", "sampled responses; scored is sampled, greedy or not_scored"),
     Metric("gapwatch.records", "{record}", "Kafka records; kind is read, opened (looked into) or kept"),
     Metric("gapwatch.aside", "{record}", "Kafka records that could not be read, of those that were opened"),

@@ -99,6 +99,7 @@ class TrafficRound:
     adapters: every adapter of the base, also those without a response; number: counts scheduled rounds from 0
     scores: of its adapters, and of requests that name the base itself, whose name is then their ``adapter``
     identities: adapter -> hashes of what was accepted and of the present files, as far as the runner knows
+    duration_s: that the models spent on them; 0 in rounds of earlier versions
     """
 
     base: str
@@ -107,6 +108,7 @@ class TrafficRound:
     adapters: tuple[str, ...]
     scores: tuple[TrafficScore, ...]
     identities: Mapping[str, Identity] = field(default_factory=dict)
+    duration_s: float = 0.0
 
     @property
     def of_base(self) -> tuple[TrafficScore, ...]:

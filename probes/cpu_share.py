@@ -161,3 +161,16 @@ def _text(file: Path) -> str:
         return file.read_text()
     except OSError:
         return ""
+
+
+def cpu_s_of(pid: int, root: Path = Path("/")) -> float:
+    """CPU seconds that a process has used, all its threads together; 0 where it is gone.
+
+    Source: proc_pid_stat(5), utime and stime; its second field may hold spaces and brackets.
+    """
+    try:
+        text = (root / f"proc/{pid}/stat").read_text()
+    except OSError:
+        return 0.0
+    fields = text.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -28,6 +28,7 @@ class ClockKind(StrEnum):
     OWNER_GONE = "owner_gone"
     GOLDEN_STALE = "golden_stale"
     NO_REBUILD = "no_rebuild"
+    BASE_PASSES = "base_passes"  # measured by gapwatch worth, and no field of the passport
 
 
 WORDS = {

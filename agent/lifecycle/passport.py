@@ -22,6 +22,7 @@ def _one_line(text: str) -> str:
 
 
 Line = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
+Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
 
 
 class Part(BaseModel):
@@ -85,6 +86,24 @@ class Measured(Part):
     flips: float | None = None
 
 
+class Economics(Part):
+    """What making and keeping it takes, as its owner says; empty: the default of detectors/economics/choices.py, where
+    each is explained. Days are of a person."""
+
+    curation_days: Amount = None
+    failed_runs: Amount = None
+    run_gpu_hours: Amount = None
+    deployment_days: Amount = None
+    upkeep_days_year: Amount = None
+    rebuild_days: Amount = None
+    rebuild_gpu_hours: Amount = None
+    prompt_days: Amount = None
+    removal_days: Amount = None
+    pin_gpus: Amount = None
+    wrong_answer: Amount = None
+    horizon_days: Amount = None
+
+
 class Event(Part):
     """One line of its history: enrolled, lost, rebuilt, accepted, retired."""
 
@@ -110,6 +129,7 @@ class Passport(Part):
     evaluation: Line = ""
     last_rebuild: date | None = None
     rebuildable: Rebuildable = Rebuildable()
+    economics: Economics = Economics()
     measured: tuple[Measured, ...] = ()
     history: tuple[Event, ...] = ()
 

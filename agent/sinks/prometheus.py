@@ -23,8 +23,10 @@ from agent.records import (
     TrafficBatch,
     Watching,
 )
+from agent.store.canary_rows import token_shares
 from agent.surroundings import Surroundings
 from agent.telemetry import Telemetry
+from detectors.economics.own_cost import shared_out
 from detectors.records import BaseRound, Evidence, FilesReplay, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
@@ -73,7 +75,6 @@ def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
 @to_metrics.register(SavedState)
 @to_metrics.register(Watching)
 @to_metrics.register(FilesReplay)
-@to_metrics.register(PassportClocks)
 def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
     """Of an embedding and of a calibration their evidence is a metric; the others have none."""
 
@@ -113,12 +114,23 @@ def _round(base_round: BaseRound, telemetry: Telemetry) -> None:
     telemetry.add("gapwatch.tokens", base_round.tokens_scored, base=base, kind="scored")
     telemetry.add("gapwatch.tokens", base_round.tokens_processed, base=base, kind="processed")
     telemetry.record_round(base_round.duration_s, base=base)
+    for member, share in zip(base_round.members, token_shares(base_round), strict=True):
+        _machine_time(telemetry, base, member.adapter, "canaries", base_round.duration_s * share)
 
 
 @to_metrics.register
 def _responses(traffic_round: TrafficRound, telemetry: Telemetry) -> None:
     for (adapter, scored), n in Counter((score.adapter, score.scored) for score in traffic_round.scores).items():
         telemetry.add("gapwatch.responses", n, adapter=adapter, scored=scored.value)
+    tokens = dict.fromkeys((score.adapter for score in traffic_round.scores), 0.0)
+    for score in traffic_round.scores:
+        tokens[score.adapter] += score.tokens
+    for name, seconds in shared_out(traffic_round.duration_s, tokens).items():
+        _machine_time(telemetry, traffic_round.base, name, "scoring", seconds)
+
+
+def _machine_time(telemetry: Telemetry, base: str, adapter: str, part: str, seconds: float) -> None:
+    telemetry.add("gapwatch.machine_time", seconds, base=base, adapter=adapter, part=part)
 
 
 @to_metrics.register
@@ -128,6 +140,12 @@ def _traffic(batch: TrafficBatch, telemetry: Telemetry) -> None:
     telemetry.add("gapwatch.records", len(batch.interactions), kind="kept")
     for reason, n in Counter(record.reason for record in batch.rejected).items():
         telemetry.add("gapwatch.aside", n, reason=reason.value)
+
+
+@to_metrics.register
+def _passports(running: PassportClocks, telemetry: Telemetry) -> None:
+    for measured in running.worth:
+        telemetry.set("gapwatch.gain", measured.gain, adapter=measured.adapter)
 
 
 @to_metrics.register
@@ -144,3 +162,5 @@ def _flip(flip: Flip, telemetry: Telemetry) -> None:
 def _heartbeat(heartbeat: Heartbeat, telemetry: Telemetry) -> None:
     telemetry.set("gapwatch.heartbeat", heartbeat.at)
     telemetry.set("gapwatch.overdue", len(heartbeat.overdue))
+    telemetry.set("gapwatch.cpu", heartbeat.agent_cpu_s, process="agent")
+    telemetry.set("gapwatch.cpu", heartbeat.models_cpu_s, process="models")

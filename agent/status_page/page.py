@@ -45,12 +45,19 @@ def rendered(page: Page) -> bytes:
 @cache
 def _template() -> tuple[Template, Markup, Markup, str]:
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    style, script = _text("page.css"), _text("page.js")
+    style, script = text_of("page.css"), text_of("page.js")
     allowed = f"default-src 'none'; style-src {_hashed(style)}; script-src {_hashed(script)}; connect-src 'self'"
-    return environment.from_string(_text("page.html")), Markup(style), Markup(script), allowed
+    return environment.from_string(text_of("page.html")), Markup(style), Markup(script), allowed
 
 
-def _text(name: str) -> str:
+def style_and_source() -> tuple[Markup, str]:
+    """The style of all pages, and how a page's policy names it."""
+    style = text_of("page.css")
+    return Markup(style), _hashed(style)
+
+
+def text_of(name: str) -> str:
+    """A file of this folder."""
     return (_FOLDER / name).read_text(encoding="utf-8")
 
 

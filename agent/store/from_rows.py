@@ -100,7 +100,8 @@ def traffic_round(row: Row, scores: Sequence[Row]) -> TrafficRound:
         raise Unreadable(INCOMPLETE, f"{len(scores)} of {row['scores']} responses")
     identities = {name: _identity(hashes, scheme) for name, (*hashes, scheme) in row["identities"].items()}
     in_order = tuple(traffic_score(score) for score in sorted(scores, key=lambda score: score["place"]))
-    return TrafficRound(row["base"], row["round"], seconds(row["at"]), tuple(row["adapters"]), in_order, identities)
+    adapters, duration_s = tuple(row["adapters"]), row.get("duration_s", 0.0)
+    return TrafficRound(row["base"], row["round"], seconds(row["at"]), adapters, in_order, identities, duration_s)
 
 
 def _identity(hashes: Sequence[str], scheme: int | str) -> Identity:

@@ -31,9 +31,8 @@ SHORTEST_KEEP_D = 8
 TIMES = {
     **dict.fromkeys(("verdicts", "evidence", "notices", "flips", "rounds", "comparisons"), "toDateTime(at)"),
     **dict.fromkeys(("interactions", "batches", "aside", "embeddings", "heartbeats"), "toDateTime(at)"),
-    **dict.fromkeys(
-        ("traffic_scores", "traffic_rounds", "calibrations", "files_replays", "passport_clocks"), "toDateTime(at)"
-    ),
+    **dict.fromkeys(("traffic_scores", "traffic_rounds", "calibrations", "files_replays"), "toDateTime(at)"),
+    **dict.fromkeys(("passport_clocks", "worth"), "toDateTime(at)"),
     "request_counts": "minute",
     **dict.fromkeys(("rounds_hourly", "requests_hourly"), "hour"),
     **dict.fromkeys(("rounds_daily", "verdicts_daily"), "day"),

@@ -112,6 +112,7 @@ def traffic_round_row(traffic_round: TrafficRound) -> Row:
         "adapters": list(traffic_round.adapters),
         "scores": len(traffic_round.scores),
         "identities": identities,
+        "duration_s": traffic_round.duration_s,
     }
 
 

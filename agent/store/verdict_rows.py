@@ -6,7 +6,7 @@ The on-call questions in dashboards/sql and ``gapwatch rejudge`` read these colu
 
 from __future__ import annotations
 
-from agent.records import Heartbeat, Notice, PassportClocks, Watching
+from agent.records import AdapterWorth, Heartbeat, Notice, PassportClocks, Watching
 from agent.store.table_rows import (
     NAN,
     Origin,
@@ -103,7 +103,7 @@ def watching_rows(watching: Watching, origin: Origin) -> tuple[TableRows, ...]:
 
 
 def clock_rows(running: PassportClocks, origin: Origin) -> tuple[TableRows, ...]:
-    """One row a clock, which replaces the one before it, of whichever pod."""
+    """One row a clock, which replaces the one before it, of whichever pod; and what was measured of worth."""
     rows = tuple(
         {
             **origin.columns,
@@ -116,7 +116,32 @@ def clock_rows(running: PassportClocks, origin: Origin) -> tuple[TableRows, ...]
         }
         for clock in running.clocks
     )
-    return with_rows(TableRows("passport_clocks", rows))
+    worth = tuple(origin.columns | worth_row(measured) for measured in running.worth)
+    return with_rows(TableRows("passport_clocks", rows), TableRows("worth", worth))
+
+
+def worth_row(measured: AdapterWorth) -> Row:
+    """The same measurement is the same row, however often it is read."""
+    names = (
+        *(
+            "adapter",
+            "base",
+            "golden",
+            "base_hash",
+            "worth",
+            "checked",
+            "accepted_right",
+            "adapter_right",
+            "base_right",
+        ),
+        *("gain", "gain_low", "gain_high", "base_loss_high", "gain_left"),
+    )
+    return {
+        **fields_of(measured, names),
+        "at": when(measured.at),
+        "right_with_examples": dict(measured.right_with_examples),
+        "extra_tokens": dict(measured.extra_tokens),
+    }
 
 
 def heartbeat_rows(heartbeat: Heartbeat, origin: Origin) -> tuple[TableRows, ...]:  # noqa: ARG001 - it has its own
@@ -126,5 +151,6 @@ def heartbeat_rows(heartbeat: Heartbeat, origin: Origin) -> tuple[TableRows, ...
         "started_at": when(heartbeat.started_at),
         **fields_of(heartbeat, ("rounds", "records", "unsent")),
         "overdue": list(heartbeat.overdue),
+        **fields_of(heartbeat, ("agent_cpu_s", "models_cpu_s")),
     }
     return (TableRows("heartbeats", (row,)),)

@@ -13,7 +13,8 @@ from agent.store.table_rows import Insert, Row, TableRows
 
 # Tables in the order in which they are written; when the buffer is full, rows are dropped from the last one up.
 KEPT_LONGEST = (
-    *("goldens", "verdicts", "notices", "states", "watching", "passport_clocks", "rounds", "files_replays", "flips"),
+    *("goldens", "verdicts", "notices", "states", "watching", "passport_clocks", "worth"),
+    *("rounds", "files_replays", "flips"),
     *("traffic_rounds", "evidence", "heartbeats", "calibrations", "traffic_scores", "embeddings", "comparisons"),
 )
 # The row of a batch after its other rows: store.counted_upto rests on it.

@@ -63,8 +63,9 @@ Received = Result | Started | GoldenWanted | Logged | Ended
 class _Life:
     """One process from its start to its end.
 
-    held: bytes at the last look; above_ceiling: it was killed for them; kernel: how many processes the kernel had ended
-    before it was started; ended: its last word; stderr: what it wrote there; over: it is gone
+    held: bytes at the last look; cpu_s: used by then; above_ceiling: it was killed for them
+    kernel: how many processes the kernel had ended before it was started; ended: its last word
+    stderr: what it wrote there; over: it is gone
     """
 
     process: subprocess.Popen[bytes]
@@ -72,6 +73,7 @@ class _Life:
     stderr: StandardError
     kernel: int = field(default_factory=memory_ceiling.ended_by_kernel)
     held: int = 0
+    cpu_s: float = 0.0
     above_ceiling: bool = False
     ended: Ended | None = None
     over: bool = False
@@ -105,6 +107,7 @@ class ModelProcess:
         self._no_room = {base: Trouble("models") for base in bases}
         self._no_room_beside = {base: Trouble("models") for base in bases}  # an engine, for its files
         self._wait_s = FIRST_WAIT_S
+        self._cpu_before_s = 0.0  # of the processes that have ended
         self.restarts = 0
 
     def open(self) -> None:
@@ -158,6 +161,12 @@ class ModelProcess:
         return self._work.shed
 
     @property
+    def cpu_s(self) -> float:
+        """CPU seconds of its processes so far, to the last look at the one that runs."""
+        life = self._life
+        return self._cpu_before_s + (life.cpu_s if life is not None else 0.0)
+
+    @property
     def status(self) -> tuple[bool, str]:
         if not self._thread.is_alive():
             return False, "the models are not started"
@@ -207,6 +216,7 @@ class ModelProcess:
 
     def _start(self) -> _Life:
         """A new process with nothing left of the former one: it goes on with its round numbers."""
+        self._cpu_before_s, self._life = self.cpu_s, None
         self._down = None
         self._work.start_again()
         ours, theirs = Pipe()
@@ -251,6 +261,7 @@ class ModelProcess:
     def _watch(self, life: _Life) -> None:
         """End it above its ceiling, before the kernel ends the container."""
         life.held = memory_ceiling.held_by(life.process.pid) or life.held
+        life.cpu_s = max(life.cpu_s, cpu_share.cpu_s_of(life.process.pid))
         ceiling = self._settings.ceiling
         if ceiling is not None and life.held > ceiling:
             life.above_ceiling = True

@@ -58,7 +58,7 @@ class _Waiting:
     """What has come of one base since its last round.
 
     number: of its next round; last: when the last one was handed out
-    had_turn: the worker has ended one since the base came
+    had_turn: the worker has ended one since the base came; duration_s: that its responses took
     """
 
     adapters: tuple[str, ...]
@@ -69,6 +69,7 @@ class _Waiting:
     number: int = 0
     last: float | None = None
     had_turn: bool = False
+    duration_s: float = 0.0
 
 
 class ResponseFeed:
@@ -113,6 +114,7 @@ class ResponseFeed:
                 waiting.scores += result.results.scores
                 waiting.embeddings += result.results.embeddings
                 waiting.upto |= result.results.upto
+                waiting.duration_s += result.results.duration_s
             case LiveIdentities():
                 self._bases[result.base].identities = result.identities
             case GoldenAccepted():
@@ -186,4 +188,5 @@ class ResponseFeed:
     def _traffic_round(self, base: str, at: float, scores: Sequence[TrafficScore]) -> TrafficRound:
         waiting = self._bases[base]
         number, waiting.number = waiting.number, waiting.number + 1
-        return TrafficRound(base, number, at, waiting.adapters, tuple(scores), waiting.identities)
+        took_s, waiting.duration_s = waiting.duration_s, 0.0
+        return TrafficRound(base, number, at, waiting.adapters, tuple(scores), waiting.identities, took_s)

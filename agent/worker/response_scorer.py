@@ -47,11 +47,12 @@ InForce = Mapping[str, Golden | Unmonitorable]
 
 
 class ResponseResults(NamedTuple):
-    """upto: of each partition and adapter the offset after the last record in here."""
+    """upto: of each partition and adapter the offset after the last record in here; duration_s: that it took."""
 
     scores: tuple[TrafficScore, ...]
     embeddings: tuple[Embedding, ...]
     upto: Mapping[PartitionAdapter, int]
+    duration_s: float = 0.0
 
 
 @dataclass(slots=True)

@@ -469,6 +469,7 @@ class Worker:
         if not batch or base.responses is None:
             return False
         self._done.update(interaction.adapter for interaction in batch)
+        began = self._clock.steady()
         if base.may_score:
             ends = self._batch_ends()
             untouched = base.responses.process(
@@ -478,7 +479,8 @@ class Worker:
             self._done.subtract(interaction.adapter for interaction in untouched)
         else:
             base.responses.not_scored(batch, self._last_error or "the base is not loaded yet")
-        self._results.put(ScoredBatch(base.name, base.responses.take()))
+        taken = base.responses.take()._replace(duration_s=self._clock.steady() - began)
+        self._results.put(ScoredBatch(base.name, taken))
         return True
 
     def _batch_ends(self) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from agent.alerting.notice import to_notice
 from agent.records import (
     AdapterClock,
+    AdapterWorth,
     Finding,
     Flip,
     GoldenAccepted,
@@ -218,7 +219,7 @@ def traffic_round(at: float = NOW) -> TrafficRound:
         path_log_lik=np.array([-9.0, -70.0], np.float32),
     )
     silent = TrafficScore(ROUTER, "r1", "engine-1", at, ScoringMode.NOT_SCORED, 0, detail="its temperature is unknown")
-    return TrafficRound(BASE, 7, at, (ROUTER, TONE), (told, silent), {ROUTER: ACCEPTED})
+    return TrafficRound(BASE, 7, at, (ROUTER, TONE), (told, silent), {ROUTER: ACCEPTED}, duration_s=0.5)
 
 
 def calibration(at: float = NOW) -> Calibration:
@@ -228,8 +229,9 @@ def calibration(at: float = NOW) -> Calibration:
     return Calibration(ROUTER, BASE, 7, at, 33.5, "temperature x1.2", hot, wide, (1.0, 1.0), (1.0, 1.0), ranks, 4200.0)
 
 
-def heartbeat(at: float = NOW) -> Heartbeat:
-    return Heartbeat(at, "pod-0", "prod", at - 600.0, 10, 500)
+def heartbeat(at: float = NOW, up_s: float = 600.0, cpu_s: tuple[float, float] = (12.0, 90.0)) -> Heartbeat:
+    """up_s: since the start; cpu_s: of the agent and of the models in that time"""
+    return Heartbeat(at, "pod-0", "prod", at - up_s, 10, 500, 0, (), *cpu_s)
 
 
 def golden(at: float = NOW, **more: Any) -> GoldenAccepted:
@@ -245,6 +247,17 @@ def clock(stage: str = "7 days") -> AdapterClock:
     """The end of life of the router's base."""
     name = f"base_end_of_life 2026-03-06 {stage}"
     return AdapterClock("ticket-router", "base_end_of_life", NOW + 5 * 86400.0, stage, name, "its base ends in 5 days")
+
+
+def adapter_worth(at: float = NOW) -> AdapterWorth:
+    """The base alone would do."""
+    counts: dict[str, Any] = {"checked": 48, "accepted_right": 48, "adapter_right": 48, "base_right": 47}
+    figures: dict[str, Any] = {"gain": 0.02, "gain_low": -0.08, "gain_high": 0.14}
+    figures |= {"base_loss_high": 0.096, "gain_left": 0.025}
+    return AdapterWorth(
+        ROUTER, BASE, at, "sha256:gggg", "sha256:bbbb", "base_passes", **counts, **figures,
+        right_with_examples={0: 0.9, 4: 1.0}, extra_tokens={0: 0.0, 4: 130.0},
+    )  # fmt: skip
 
 
 def every_kind(at: float = NOW) -> tuple[Finding, ...]:
@@ -264,7 +277,7 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
         golden(at),
         Watching(at, ("adapter/ticket-router",)),
         files_replay(at),
-        PassportClocks(at, (clock(),)),
+        PassportClocks(at, (clock(),), worth=(adapter_worth(at),)),
         SavedState(at, 2, "base", ("adapter/ticket-router",), b'{"alerts":{}}'),
     )
     return (base_round(7, at, 0.0, identity=SWAPPED), *seen)

@@ -56,6 +56,7 @@ def test_a_picture_is_served_of_what_is_configured_and_a_store_that_is_away_is_s
 ) -> None:
     health, _ = served
     assert get(health.public_port, "/plot.svg?subject=a").status_code == 404, "no agent runs"
+    assert get(health.public_port, "/portfolio").status_code == 404, "no agent runs"
 
     def plot(subject: str) -> bytes | None:
         if subject == "away":
@@ -182,3 +183,18 @@ def wait_until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < give_up
         time.sleep(0.05)
+
+
+def test_the_portfolio_is_a_page_and_a_store_that_is_away_is_no_error_of_the_server(
+    served: tuple[Health, HandClock],
+) -> None:
+    health, _ = served
+    health.routes = replace(health.routes, portfolio=lambda: b"<html></html>")
+    reply = get(health.public_port, "/portfolio")
+    assert (reply.status_code, reply.headers["content-type"]) == (200, "text/html; charset=utf-8")
+
+    def away() -> bytes:
+        raise Retryable("clickhouse", "connection refused")
+
+    health.routes = replace(health.routes, portfolio=away)
+    assert get(health.control_port, "/portfolio").status_code == 503

@@ -11,6 +11,7 @@ from probes.cpu_share import (
     VARIABLES,
     Quota,
     Share,
+    cpu_s_of,
     groups_of,
     limit_libraries,
     mounts_of,
@@ -140,3 +141,12 @@ def test_what_somebody_has_set_for_a_library_stays() -> None:
     environment = {"OMP_NUM_THREADS": "7"}
     limit_libraries(3, environment)
     assert environment == {**dict.fromkeys(VARIABLES, "3"), "OMP_NUM_THREADS": "7"}
+
+
+def test_cpu_seconds_of_a_process(tmp_path: Path) -> None:
+    (tmp_path / "proc/7").mkdir(parents=True)
+    ticks = os.sysconf("SC_CLK_TCK")
+    fields = ["S", *map(str, range(4, 14)), str(3 * ticks), str(ticks), *["0"] * 30]
+    (tmp_path / "proc/7/stat").write_text(f"7 (a (b) c) {' '.join(fields)}\n")
+    assert cpu_s_of(7, tmp_path) == 4.0
+    assert cpu_s_of(8, tmp_path) == 0.0 and cpu_s_of(os.getpid()) > 0

@@ -18,11 +18,16 @@ from agent.errors import Refused
 from agent.lifecycle import imported, passport_file
 from agent.lifecycle.clocks import Clock, clocks, warned
 from agent.lifecycle.holdings import Holdings, holdings_of, rebuildability
-from agent.lifecycle.passport import Passport, filled, leaves, missing, shown
+from agent.lifecycle.passport import Economics, Passport, filled, leaves, missing, shown
 from agent.lifecycle.settings import active_people, horizons
 from agent.terminal.console import as_json, console, people_to_stderr, rows_table, say
 
 WELL, RUNS_OUT, INCOMPLETE = 0, 1, 2
+# Fields that hold no text: emptied, they are unknown.
+EMPTY_IS_NONE = (
+    *("base.end_of_life", "data.expires", "last_rebuild", "training.seed"),
+    *(f"economics.{name}" for name in Economics.model_fields),
+)
 COLUMNS = ("adapter", "owner", "base", "runs out next", "rebuildable", "not filled in")
 
 
@@ -132,7 +137,7 @@ def _with_settings(passport: Passport, settings: Sequence[str]) -> Passport:
         *sections, field = place.split(".")
         section = data[sections[0]] if sections else data
         section[field] = [part.strip() for part in text.split(",")] if place == "data.datasets" else text or None
-        if text == "" and place not in ("base.end_of_life", "data.expires", "last_rebuild", "training.seed"):
+        if text == "" and place not in EMPTY_IS_NONE:
             section[field] = ""
     try:
         return Passport.model_validate(data)

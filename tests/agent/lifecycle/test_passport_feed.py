@@ -10,11 +10,14 @@ from pathlib import Path
 import yaml
 
 from agent.config import Config, load
+from agent.economics import worth_file
 from agent.lifecycle import passport_file
 from agent.lifecycle.passport import Passport, PinnedBase
 from agent.lifecycle.passport_feed import EVERY_S, PassportFeed, read_clocks
 from agent.records import PassportClocks
+from detectors.economics.worth import Worth
 from probes.golden.archive import save
+from tests.agent.economics.test_worth_file import measured
 from tests.probes.goldens import golden
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -84,3 +87,17 @@ def test_what_cannot_be_read_is_told_and_the_rest_goes_on(tmp_path: Path) -> Non
     read = read_clocks(config, AT)
     assert read.clocks == () and len(read.troubles) == 2
     assert any("owners" in words for words in read.troubles) and any("people_file" in words for words in read.troubles)
+
+
+def test_what_was_measured_of_worth_comes_along_and_a_base_that_passes_alone_is_a_warning(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    folder = config.probes.golden_dir
+    worth_file.write(folder, measured("router", Worth.BASE_PASSES, at=NOW - timedelta(days=3)))
+    worth_file.write(folder, measured("gone"))
+    worth_file.write(folder, measured("other")).write_text("worth: adds\n")
+    read = read_clocks(config, AT)
+    (own,) = read.worth
+    assert (own.adapter, own.worth, own.right_with_examples[4]) == ("router", "base_passes", 22 / 24)
+    (clock,) = read.clocks
+    assert (clock.adapter, clock.kind) == ("router", "base_passes") and clock.stage.startswith("over")
+    assert len(read.troubles) == 1 and "worth.yaml" in read.troubles[0]

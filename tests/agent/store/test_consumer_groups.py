@@ -117,3 +117,13 @@ def test_an_incident_that_an_upgrade_interrupts_counts_both_versions(migrated: s
     insert(migrated, counts(120, 30, NOW), place=SUPPORT)  # the same minute, where the version before ended
     insert(migrated, counts(120, 30, NOW), place=SALES)
     assert requests(migrated) == [150]
+
+
+@embedded
+def test_a_request_that_two_groups_count_was_served_once(migrated: store.Client) -> None:
+    for group in (SUPPORT, SALES):
+        insert(migrated, findings.batch(at=NOW - 3600, n=40), place=group)
+    insert(migrated, findings.batch(1000, at=NOW - 3 * 86_400, n=7), place=SUPPORT)
+    (row,) = answers(migrated, "served")
+    assert (row["adapter"], row["requests"], row["prompt_tokens"], row["output_tokens"]) == (ROUTER, 47, 20.0, 8.0)
+    assert answers(migrated, "served", days="1")[0]["requests"] == 40

@@ -11,7 +11,7 @@ import pytest
 
 from agent.alerting.notice import to_notice
 from agent.errors import Refused
-from agent.records import Finding, NoticeReason
+from agent.records import Finding, NoticeReason, PassportClocks
 from agent.store import client as store
 from agent.store.table_rows import Origin
 from detectors.records import (
@@ -52,6 +52,7 @@ def story() -> Iterator[Finding]:
     yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
     yield findings.verdict(at=at, subject=SERVED, answered_by=ENGINE, files=BY_HASH)
     yield findings.evidence(1.0, subject=TONE, at=at, detector="embedding_drift", stream="prompt", pages=False)
+    yield PassportClocks(at, (), worth=(findings.adapter_worth(at),))
     for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
         yield findings.batch(first, n=100, at=then, aside=3)
 

@@ -192,6 +192,8 @@ def test_killed_in_the_middle_of_a_round_it_is_started_again_and_goes_on_with_it
     models.until((tmp_path / "begun").is_file)
     models.process.deliver()
     before, first = len(models.of(BaseRound)), models.pid
+    models.until(lambda: models.process.cpu_s > 0)
+    before_s = models.process.cpu_s
     heal(tmp_path)
     os.kill(models.pid, signal.SIGKILL)
     models.until(lambda: bool(models.of(Blocked)))
@@ -203,6 +205,7 @@ def test_killed_in_the_middle_of_a_round_it_is_started_again_and_goes_on_with_it
     models.until(lambda: len(models.of(BaseRound)) >= before + 2)
     assert [done.number for done in models.of(BaseRound)] == list(range(len(models.of(BaseRound))))
     assert models.pid != first and is_gone(first) and models.process.restarts == 1
+    assert models.process.cpu_s > before_s > 0, "of both processes"
     models.until(lambda: models.process.status == (True, "working"))
     assert len(models.of(GoldenAccepted)) == 3, "what was in force before is not reported again"
 
