@@ -17,7 +17,7 @@ SLOW = ("tests/end_to_end/", "tests/examples/")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take minutes come first: the last of them, begun late, would keep one process busy while others wait."""
+    """Files that take minutes come first: one that begins last would keep one process busy while the others wait."""
     items.sort(key=lambda item: not item.nodeid.startswith(SLOW))
 
 
