@@ -95,12 +95,12 @@ def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
     yield from ((place, path) for place, path in _bases(config) if not is_hub_id(path))
     for i, model in enumerate(config.models):
         if model in config.replayed:
-            adapters = [own for own in model.adapters if not isinstance(own, Skill)]
-            places = ("adapters", adapters), ("compositions", model.compositions)
-            for kind, subjects in places:
-                for j, subject in enumerate(subjects):
-                    if subject.path is not None:
-                        yield f"models.{i}.{kind}.{j}.path", str(subject.path)
+            adapters = [own.path for own in model.adapters if not isinstance(own, Skill)]
+            compositions = [own.path for own in model.compositions]
+            for kind, paths in (("adapters", adapters), ("compositions", compositions)):
+                for j, path in enumerate(paths):
+                    if path is not None:
+                        yield f"models.{i}.{kind}.{j}.path", str(path)
 
 
 def _same_folders(config: Config) -> Iterator[str]:
