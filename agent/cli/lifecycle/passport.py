@@ -82,7 +82,7 @@ def show_passports(path: Path, json: bool) -> int:
     config, today = load(path), _today()
     people = active_people(config)
     limits = horizons(config)
-    configured = _configured(config)
+    configured = _by_name(config)
     names = dict.fromkeys([*configured, *passport_file.with_passport(config.probes.golden_dir)])
     rows = []
     for name in names:
@@ -102,7 +102,7 @@ def show_passports(path: Path, json: bool) -> int:
 def _configured(config: Config, name: str) -> tuple[Model | None, Adapter | None]:
     """None for one that has a passport and is configured no more. Raises Refused for a name that nothing has."""
     if name in passport_file.with_passport(config.probes.golden_dir):
-        watched = _configured(config)
+        watched = _by_name(config)
         return watched.get(name, (None, None))
     return config.adapter(name)
 
@@ -252,7 +252,7 @@ def _today() -> date:
     return datetime.fromtimestamp(WallClock().now(), UTC).date()
 
 
-def _configured(config: Config) -> dict[str, tuple[Model, Adapter]]:
+def _by_name(config: Config) -> dict[str, tuple[Model, Adapter]]:
     """Adapters by name; the skills of a composition have no passport of their own."""
     pairs = ((model, adapter) for model in config.models for adapter in model.adapters)
     return {adapter.name: (model, adapter) for model, adapter in pairs if not isinstance(adapter, Skill)}
