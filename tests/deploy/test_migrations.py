@@ -40,6 +40,7 @@ APPLIED = {
     "030_urgency_in_logs.sql": "989d38a24edce0ff",
     "031_path_of_base_requests.sql": "07ff55e66237557a",
     "032_passport_clocks.sql": "15c15b68f5050d1c",
+    "036_requesters.sql": "55d4af0abde34338",
 }
 
 

@@ -996,3 +996,7 @@ CREATE TABLE IF NOT EXISTS passport_clocks (
 ) ENGINE = ReplacingMergeTree(at)
 ORDER BY (cluster, adapter, clock)
 TTL toDateTime(at) + INTERVAL 30 DAY;
+-- 036_requesters.sql
+
+ALTER TABLE interactions
+    ADD COLUMN IF NOT EXISTS requester String DEFAULT '' COMMENT 'hash of the user, session or tenant that its record names, without a salt; empty where it names none, and in rows of earlier versions' AFTER request_id;

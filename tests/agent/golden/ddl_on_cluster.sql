@@ -96,3 +96,4 @@ ALTER TABLE requests_hourly ON CLUSTER 'main' MODIFY SETTING replicated_deduplic
 CREATE OR REPLACE VIEW verdicts_and_notices_as_logs ON CLUSTER 'main' AS
 ALTER TABLE traffic_scores ON CLUSTER 'main'
 CREATE TABLE IF NOT EXISTS passport_clocks ON CLUSTER 'main' (
+ALTER TABLE interactions ON CLUSTER 'main'
