@@ -282,6 +282,9 @@ def report(
         str, typer.Option("--healthy", help='FROM..TO: "30h..6h" ago, or times such as 2026-03-01T12:00 (UTC).')
     ] = "",
     out: Annotated[Path, typer.Option("--out", help="HTML file to write.")] = Path("gapwatch-report.html"),
+    each: Annotated[
+        bool, typer.Option("--each", help="A file for each adapter of a base's incident, named after it.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
@@ -293,7 +296,7 @@ def report(
     from agent.cli.report import ReportOptions
     from agent.cli.report import report as write_report
 
-    return write_report(config, ReportOptions(adapter, healthy, incident, out, force), json)
+    return write_report(config, ReportOptions(adapter, healthy, incident, out, force, each), json)
 
 
 @cli.command()

@@ -770,6 +770,33 @@ SENT_BECAUSE = {
     "passport_clock": "its passport names a day that is near or over: gapwatch passports shows all of them, and "
     "whether a successor could be made",
 }
+# What was another one in the day before a page, the latest first. at: date and time; part: of a base or an adapter, see
+# agent/alerting/page/identity_past.py; before, after: first digits of a hash, or what the engine says of itself
+MOVED = "{at} UTC {part} {before} to {after}{accepted}"
+MOVED_ACCEPTED = " (as accepted)"
+MOVED_MORE = "and {n} more: gapwatch query identity"
+NOTHING_MOVED = "nothing that a hash shows, since {since} UTC"
+# By sampled responses, of which pods the bad ones are. bad, others: names
+PODS_SOME = "{bad}; no response against it came from {others}"
+PODS_ALL = "{bad}, which is every pod with scored responses"
+# How an engine's own documentation loads an adapter again, by kind of engine. name: of the adapter, in quotes, or NAME
+# with RELOAD_OF behind it where there are several
+RELOAD_CALLS = {
+    "vllm": 'POST /v1/load_lora_adapter {{"lora_name": {name}, "lora_path": PATH, "load_inplace": true}}, where vLLM '
+    "was started with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1, else restart the pod; versions without load_inplace: POST "
+    "/v1/unload_lora_adapter first",
+    "sglang": 'POST /unload_lora_adapter {{"lora_name": {name}}}, then POST /load_lora_adapter {{"lora_name": {name}, '
+    '"lora_path": PATH}}',
+    "llama_cpp": 'GET /lora-adapters says the id and the scale of {name}; POST /lora-adapters [{{"id": ID, "scale": '
+    "1}}] sets the scale; files are read at the start alone: restart the server where they changed",
+    "tgi": "restart the pod: adapters are read at the start (LoRAX: at the first request for {name})",
+}
+RELOAD_OF = "{call}; NAME: each of {names}"
+# Of the commands of a page.
+WHERE_TO_RUN = (
+    "in a pod of gapwatch as they stand (kubectl exec POD -c gapwatch -- gapwatch ...), elsewhere with --config FILE; "
+    "sql: in any client of the ClickHouse that gapwatch writes to, in its database"
+)
 # n: of reopenings, at least 1
 REOPENED = "{n} in a row, each within a day of the end before; the good rounds that end it double each time"
 A_BASE = "base {name}"

@@ -580,6 +580,7 @@ class Verdict:
     explanation: what was observed; action: the first thing to do
     answered_by: who answered its canaries, as of its Round; files: beside them, where that was a serving engine
     reopenings: of the incident that is open or was just ended: alarms in a row within a day of the end before
+    bad_pods, pods: by sampled responses: replicas of those that speak against it since its first bad round, and of all
     path_from: of requests that name the base: the adapter from which the path leads along which its responses tell
     whether a fault is over; "" while none is known
     """
@@ -616,6 +617,8 @@ class Verdict:
     files: FilesCheck = FilesCheck()
     reopenings: int = 0
     path_from: str = ""
+    bad_pods: tuple[str, ...] = ()
+    pods: tuple[str, ...] = ()
 
     @property
     def is_of_engine(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from agent.alerting.fleet import LONGEST_WAIT_S, SentIncident
+from agent.alerting.page.identity_past import IdentityPast
 from agent.records import NoticeReason
 from detectors.records import Cause, Reason, Status, Verdict
 from detectors.verdicts.incident import GOOD_ROUNDS, SILENT_ROUNDS
@@ -99,6 +100,7 @@ class AlertState:
     tolerated_change: is the latest word on a change within tolerance that there is one?
     cause_refined: was that cause told as one that replayed faults gave the open incident?
     former_cause: of the incident before, where it was ended from here
+    past: hashes that rounds showed, and which of them changed
     """
 
     incident: Reported = Reported()
@@ -111,6 +113,7 @@ class AlertState:
     tolerated_change: bool = False
     cause_refined: bool = False
     former_cause: str = Cause.NONE.value
+    past: IdentityPast = field(default_factory=IdentityPast)
 
     def silent_rounds_needed(self, at: float) -> int:
         """Rounds in a row without a measurement after which somebody is told at that time: three, doubled with each
@@ -156,6 +159,7 @@ class AlertState:
             "tolerated_change": self.tolerated_change,
             "cause_refined": self.cause_refined,
             "former_cause": self.former_cause,
+            "past": self.past.to_json(),
         }
 
     @classmethod
@@ -179,6 +183,7 @@ class AlertState:
             tolerated_change=stored.get("tolerated_change", False),
             cause_refined=stored.get("cause_refined", False),
             former_cause=stored.get("former_cause", Cause.NONE.value),
+            past=IdentityPast.from_json(stored.get("past", {})),
         )
 
 

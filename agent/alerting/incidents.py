@@ -19,8 +19,8 @@ from agent.alerting.alert_state import AlertState, Reported, States
 from agent.alerting.changes import NOTHING_OLD, NOTHING_RUNS_OUT, OldGoldens, RunningOut, step_changes
 from agent.alerting.fleet import ALONE, Fleet, SentIncident
 from agent.alerting.notice import blindness_key, dedup_key, state_key, to_notice
-from agent.alerting.notice_text import SENT_BECAUSE, VAGUE, headline, reopened_words
-from agent.records import Notice, NoticeReason
+from agent.alerting.notice_text import SENT_BECAUSE, VAGUE, headline, reopened_words, with_changed
+from agent.records import Notice, NoticeKind, NoticeReason
 from detectors.records import Cause, Reason, Status, SubjectKind, Verdict
 
 # Reasons of a degraded verdict that show no new bad round.
@@ -153,7 +153,7 @@ def _step(state: AlertState, look: _Look) -> tuple[AlertState, list[Notice]]:
     if look.fleet is not None:
         before, state = state, with_fleet(state, look.verdict, look.now, look.cluster, look.fleet)
         sent = _ends_of_kept_pages(before, state, look, look.fleet)
-    state = replace(state, incident=state.incident.after(look.verdict))
+    state = replace(state, incident=state.incident.after(look.verdict), past=state.past.after(look.verdict))
     if state.former_key and (look.degraded or state.incident.is_open):
         return _out_of_the_way(state, look)
     for step in (_step_incident, _step_blindness):
@@ -240,6 +240,9 @@ def _notice(look: _Look, reason: NoticeReason, state: AlertState) -> Notice:
     if reason is NoticeReason.NO_LONGER_JUDGED:  # by itself it names none: the incident stays that of its cause
         verdict = replace(verdict, cause=Cause(state.cause))
     notice = to_notice(verdict, reason, look.cluster, look.now)
+    if notice.kind is NoticeKind.TRIGGER:
+        changed = state.past.in_words(verdict.identity, look.now)
+        notice = replace(notice, details=with_changed(notice.details, changed))
     if reason is NoticeReason.DEGRADED and (words := reopened_words(state, look.now)):
         return replace(notice, details={**notice.details, SENT_BECAUSE: words})
     if state.former_key and reason is NoticeReason.CAN_TELL_AGAIN:

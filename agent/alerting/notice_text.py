@@ -13,7 +13,8 @@ from shlex import quote
 from typing import Any
 
 from agent.alerting.alert_state import AlertState
-from agent.alerting.page_words import explained, short_and_rest
+from agent.alerting.page.reload_calls import reload_call
+from agent.alerting.page_words import clauses, explained, numbered, short_and_rest
 from agent.records import NoticeReason
 from detectors import on_call_text as text
 from detectors.name_list import first_names
@@ -38,6 +39,7 @@ SHARES_OF = {
 OPENING = (NoticeReason.DEGRADED, NoticeReason.CAUSE_SHARPER, NoticeReason.CANNOT_TELL, NoticeReason.NO_LONGER_JUDGED)
 # Names of details that others read too.
 FIRST_ACTION, ROLL_BACK, SENT_BECAUSE = "first action", "roll back", "sent because"
+CHANGED, PODS, RELOAD = "changed", "pods", "reload"
 # A reader takes a retention from here on for all of the effect.
 KEPT = 0.9
 LEAST_PERCENT = 1.0
@@ -143,12 +145,14 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
     short, rest = short_and_rest(verdict.explanation)
     lines = {
         "seen": short,
-        FIRST_ACTION: verdict.action,
+        FIRST_ACTION: steps_of(verdict.action),
+        RELOAD: reload_call(verdict) if reason in OPENING else "",
         "runbook": f"gapwatch runbook {page} (dashboards/runbooks/{page}.md)" if page else "",
         "subject": f"{verdict.subject_kind.value} {verdict.subject}",
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
         "canaries answered by": verdict.answered_by if verdict.is_of_engine else "",
+        PODS: pods_words(verdict),
         "in detail": rest,
         "onset": _onset(verdict.onset) if verdict.onset else "",
         "reopened": text.REOPENED.format(n=verdict.reopenings) if verdict.reopenings else "",
@@ -169,8 +173,9 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
     if reason in OPENING:
         used = explained(f"{name}: {line}" for name, line in lines.items() if line)
         lines["words"] = "; ".join([*used, text.TERMS_MORE])
+    where = {"commands": text.WHERE_TO_RUN} if reason in OPENING else {}
     hashes = {f"hash {name}": value for name, value in _hashes(verdict).items()}
-    return {name: line for name, line in (lines | hashes | _questions(verdict, cluster)).items() if line}
+    return {name: line for name, line in (lines | where | hashes | _questions(verdict, cluster)).items() if line}
 
 
 def reopened_words(state: AlertState, now: float) -> str:
@@ -183,13 +188,37 @@ def reopened_words(state: AlertState, now: float) -> str:
     return text.REOPENED_AFTER.format(ended=f"{datetime.fromtimestamp(ended, UTC):%Y-%m-%d %H:%M:%S}", was=was)
 
 
+def steps_of(action: str) -> str:
+    """What to do first, its steps numbered where there are several."""
+    return "; ".join(numbered(clauses(action)))
+
+
+def pods_words(verdict: Verdict) -> str:
+    """Which pods the bad ones of the sampled responses came from; "" where none is known, and of canaries alone."""
+    if not verdict.bad_pods:
+        return ""
+    others = [pod for pod in verdict.pods if pod not in verdict.bad_pods]
+    template = text.PODS_SOME if others else text.PODS_ALL
+    return template.format(bad=first_names(verdict.bad_pods), others=first_names(others))
+
+
 def with_roll_back(lines: Mapping[str, str], how: str) -> dict[str, str]:
     """Details with how this team rolls back, behind what is to be done first. how: "" where nobody has said so"""
-    if not how:
+    return _with_line(lines, ROLL_BACK, how, ("seen", FIRST_ACTION, RELOAD))
+
+
+def with_changed(lines: Mapping[str, str], what: str) -> dict[str, str]:
+    """Details with what was another one in the day before, behind when the fault began. what: "" where unknown"""
+    names = tuple(lines)
+    last = next((name for name in ("onset", "cause", "subject") if name in lines), "")
+    return _with_line(lines, CHANGED, what, names[: names.index(last) + 1] if last else ())
+
+
+def _with_line(lines: Mapping[str, str], name: str, line: str, behind: Sequence[str]) -> dict[str, str]:
+    if not line:
         return dict(lines)
-    after = ("seen", FIRST_ACTION)
-    first = {name: line for name, line in lines.items() if name in after}
-    return {**first, ROLL_BACK: how, **{name: line for name, line in lines.items() if name not in after}}
+    first = {before: lines[before] for before in lines if before in behind}
+    return {**first, name: line, **{other: value for other, value in lines.items() if other not in behind}}
 
 
 def _stream(evidence: Evidence) -> str:

@@ -6,12 +6,14 @@ Pure; the words themselves are in detectors/on_call_text.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from detectors.on_call_text import TERMS
 
 # Characters of what was seen, beyond its first clause: two lines of a phone that is held upright, or of a terminal.
 SHORT = 200
+# How a step of an action begins: with its number, or with the word that joins it to the one before.
+_STEP = re.compile(r"^(\d+\. )?(then:? )?")
 _PARENTHESES = {"(": 1, ")": -1}
 
 
@@ -40,6 +42,12 @@ def short_and_rest(text: str) -> tuple[str, str]:
     while n < len(parts) and len("; ".join(parts[: n + 1])) <= (2 * SHORT if n == 1 else SHORT):
         n += 1
     return "; ".join(parts[:n]), "; ".join(parts[n:])
+
+
+def numbered(steps: Sequence[str]) -> tuple[str, ...]:
+    """Each with its number, where there are several, in place of the word that joins them in a sentence."""
+    bare = [_STEP.sub("", step) for step in steps]
+    return tuple(f"{number}. {step}" for number, step in enumerate(bare, 1)) if len(bare) > 1 else tuple(bare)
 
 
 def explained(lines: Iterable[str]) -> tuple[str, ...]:

@@ -20,8 +20,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agent.alerting.notice_text import FIRST_ACTION, ROLL_BACK
-from agent.alerting.page_words import clauses, explained
+from agent.alerting.notice_text import FIRST_ACTION, PODS, RELOAD, ROLL_BACK
+from agent.alerting.page_words import clauses, explained, numbered
 from agent.cli.query import Ask, asking
 from agent.clock import Clock
 from agent.config import PagerDuty, load
@@ -57,13 +57,11 @@ PARTS = {
     "engine": ("engine_before", "live_engine"),
     "source in the engine": ("source_before", "live_source"),
 }
-NO_USERS = "whose requests these were is the gateway's to say: of users nothing is stored"
+NO_USERS = "whose requests these were is the gateway's to say: no sampled record names a user"
 NOT_COUNTED = "no request was counted since: none came, or no topic is read in which they are"
 NO_FLIPS = "no text was compared in this incident; the latest changed ones are of {at}, of an incident before"
 # Seconds without a new response, or request, after which that is said.
 QUIET_S = 120.0
-# How a step of an action begins that follows another.
-THEN = re.compile(r"^then:? ")
 # As a page's detail ``reopened`` begins (on_call_text.py::REOPENED).
 REOPENINGS = re.compile(r"(\d+) in a row")
 Row = dict[str, Any]
@@ -77,6 +75,7 @@ class Story:
     incident: a row of ``incidents``; page: the latest notice of it that opened or sharpened it, of ``notices_of``
     since: of the same name, {} where nothing was measured; course: points in time; changes: of ``identity``
     requests: of ``requests_since``; flips: of ``flipped``; steps: part of the runbook -> its text, with names filled in
+    requesters: of the same name, since the fault was there
     watched: of the same name, of an incident that ended
     answered: who works on it, by PagerDuty, "" where that is not known
     links: of its notices, by what they lead to
@@ -90,6 +89,7 @@ class Story:
     course: Sequence[Row] = ()
     changes: Sequence[Row] = ()
     requests: Sequence[Row] = ()
+    requesters: Sequence[Row] = ()
     flips: Sequence[Row] = ()
     steps: Mapping[str, str] = field(default_factory=dict)
     watched: Sequence[Row] = ()
@@ -211,10 +211,19 @@ def _story(rows_of: RowsOf, incident: Row, now: float) -> Story:
         course=rows_of("course", of_it | span | {"points": str(CHART_WIDTH)}),
         changes=rows_of("identity", subject) if is_latest else (),
         requests=rows_of("requests_since", of_it) if is_latest else (),
+        requesters=rows_of("requesters", of_it | _since_onset(since, incident, now)) if is_latest else (),
         flips=rows_of("flipped", subject | {"hours": str(math.ceil((now - begin) / HOUR_S))}),
         steps=steps,
         watched=rows_of("watched", subject) if incident["ended_at"] is not None else (),
     )
+
+
+def _since_onset(since: Sequence[Row], incident: Row, now: float) -> dict[str, str]:
+    """From when the fault was surely there to the incident's end, as a question takes it."""
+    began = _at(since[0]["onset_by"]) if since and since[0].get("onset_by") else _at(incident["opened_at"])
+    ended = now if incident["ended_at"] is None else _at(incident["ended_at"])
+    spans = {"hours": max(0.0, now - began), "until_hours": max(0.0, now - ended)}
+    return {name: f"{seconds / HOUR_S:.4f}" for name, seconds in spans.items()}
 
 
 def _steps(page: Row, incident: Row) -> dict[str, str]:
@@ -259,9 +268,9 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "since": [*_since(story), *_waiting(story)],
         "evidence": _course(story),
         "changed": _changed(story),
-        "touches": _touched(story),
+        "touches": [*_from_pods(details), *_touched(story)],
         "canaries": _flipped(story),
-        "do": [*_numbered(clauses(details.get(FIRST_ACTION, ""))), *_roll_back(story), steps.get("Then", "")],
+        "do": [*_steps_to_do(details), *_roll_back(story), steps.get("Then", "")],
         "check": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": [steps.get("Undo", "")],
         "over when": [_healthy_by(story.incident, details), *_rounds_to_end(details), steps.get("Recovered when", "")]
@@ -278,11 +287,15 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     return filled | {"words": [*explained(line for lines_of in filled.values() for line in lines_of), TERMS_MORE]}
 
 
-def _numbered(steps: Sequence[str]) -> list[str]:
-    """Each with its number, where there are several, in place of the word that joins them in a sentence."""
-    if len(steps) < 2:
-        return list(steps)
-    return [f"{number_}. {THEN.sub('', step)}" for number_, step in enumerate(steps, 1)]
+def _steps_to_do(details: Mapping[str, str]) -> list[str]:
+    """One a line, and the call of the engine for a load where it is known; pages of earlier versions number none."""
+    call = details.get(RELOAD, "")
+    return [*numbered(clauses(details.get(FIRST_ACTION, ""))), *([f"load again: {call}"] if call else [])]
+
+
+def _from_pods(details: Mapping[str, str]) -> list[str]:
+    pods = details.get(PODS, "")
+    return [f"bad responses came from {pods}"] if pods else []
 
 
 def _what(details: Mapping[str, str]) -> list[str]:
@@ -431,11 +444,32 @@ def _touched(story: Story) -> list[str]:
     minutes = round((last - began) / 60) + 1
     counted_in = f"in {counted(minutes, 'whole minute')}, about {total / minutes:,.0f} a minute"
     quiet = story.incident["ended_at"] is None and QUIET_S + 60.0 <= story.asked_at - last < math.inf
-    nothing = f"nothing was counted since {_time(_in_utc(last + 60.0))}; " if quiet else ""
+    nothing = f"nothing was counted since {_time(_in_utc(last + 60.0))}" if quiet else ""
     return [
         f"{total:,} requests since {_time(story.requests[0]['onset'])} {counted_in}: {', '.join(parts[:SHOWN])}{more}",
-        f"{nothing}{NO_USERS.partition(':')[0] if nothing else NO_USERS}",
+        *_users_and_silence(story, nothing),
     ]
+
+
+def _users_and_silence(story: Story, nothing: str) -> list[str]:
+    """nothing: that nothing was counted since some time, "" where there was"""
+    users = _requesters(story)
+    if nothing and users == NO_USERS:
+        return [f"{nothing}; {NO_USERS.partition(':')[0]}"]
+    return [*([nothing] if nothing else []), users]
+
+
+def _requesters(story: Story) -> str:
+    """How many users there were, of the sampled requests: there are more."""
+    named = [row for row in story.requesters if int(row["naming"])]
+    if not named:
+        return NO_USERS
+    each = ", ".join(f"{row['adapter']} {int(row['requesters']):,}" for row in named[:SHOWN])
+    sampled, naming = (sum(int(row[name]) for row in story.requesters) for name in ("sampled", "naming"))
+    return (
+        f"users, sessions or tenants, at least: {each}; by {counted(sampled, 'sampled request')}, of which {naming:,} "
+        "name one"
+    )
 
 
 def _flipped(story: Story) -> list[str]:
@@ -511,7 +545,8 @@ def _report(incident: Row) -> str:
     """The command for this very incident, also when there is a later one."""
     at = f"{datetime.fromtimestamp(_at(incident['opened_at']), UTC):%Y-%m-%dT%H:%M:%S}"
     name = quote(f"{incident['subject_kind']}/{incident['subject']}@{at}")
-    return f"gapwatch report --incident {name}: canaries and requests beside the healthy time before it, as HTML"
+    each = " --each" if incident["subject_kind"] == SubjectKind.BASE.value else ""
+    return f"gapwatch report --incident {name}{each}: beside healthy time, as HTML"
 
 
 def _is_moved(since: Row, part: str) -> bool:

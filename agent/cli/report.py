@@ -7,6 +7,7 @@ or the running agent that has the embedded one open.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ from detectors.records import SubjectKind
 CANNOT_TELL = 2
 HOUR_S = 3600.0
 BETWEEN = ".."
+# What is not in the name of a file that is named after an adapter.
+NO_FILE_NAME = re.compile(r"[^\w.-]+")
 # Questions count whole seconds: they are asked for a little more, and what is beyond the edges is left out here. So a
 # canary is asked for several rounds, of which one is used.
 EDGE_S, DRAWS = 2.0, 3
@@ -42,7 +45,8 @@ Row = dict[str, Any]
 class ReportOptions:
     """Options of the command. incident: as ``gapwatch explain`` takes it; with ``healthy``, FROM..TO like that one
 
-    adapter: "" for the incident's own; force: replace a file that exists
+    adapter: "" for the incident's own; force: replace files that exist
+    each: of a base's incident one file for each of its adapters, ``OUT-ADAPTER.html``
     """
 
     adapter: str = ""
@@ -50,6 +54,7 @@ class ReportOptions:
     incident: str = ""
     out: Path = Path("gapwatch-report.html")
     force: bool = False
+    each: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +68,16 @@ class _Chosen:
 
 
 def report(path: Path, options: ReportOptions, json: bool) -> int:
-    """Write the report and say what differs. 2 where there is no incident, which writes none, or nothing to compare.
+    """Write the report and say what differs. 2 where there is no incident, which writes none, or nothing to compare in
+    any file.
 
     Raises Refused for a window or a name that makes no sense, for a file that exists, and without the extra.
     """
     config = load(path)
-    if options.out.exists() and not options.force:
-        raise Refused("--out", f"{options.out}, which exists", "another file, or --force")
+    if options.each and (options.adapter or options.healthy):
+        raise Refused("--each", "--adapter or --healthy beside it", "it alone: a base's incident says which adapters")
+    if not options.each:
+        _refuse_to_replace([options.out], options.force)
     with asking(config) as ask_one:
         store = _Store(ask_one, config.cluster)
         chosen = _by_hand(options, config) if options.healthy else _by_incident(store, options, config)
@@ -77,10 +85,32 @@ def report(path: Path, options: ReportOptions, json: bool) -> int:
             whose = f" of {options.adapter}" if options.adapter else ""
             say(f"no incident is stored{whose}: give --healthy and --incident as FROM..TO")
             return CANNOT_TELL
-        made = _made(store, chosen)
-    options.out.write_text(rendered(made), encoding="utf-8")
-    _show(made, options.out, json)
-    return 0 if made.drift is not None else CANNOT_TELL
+        every = _each_adapter(chosen) if options.each else [chosen]
+        files = _files(options.out, [each.adapter for each in every]) if options.each else [options.out]
+        _refuse_to_replace(files, options.force)
+        reports = [_made(store, each) for each in every]
+    for made, out in zip(reports, files, strict=True):
+        out.write_text(rendered(made), encoding="utf-8")
+    _show_all(reports, files, json)
+    return 0 if any(made.drift is not None for made in reports) else CANNOT_TELL
+
+
+def _refuse_to_replace(files: Sequence[Path], force: bool) -> None:
+    for file in files:
+        if file.exists() and not force:
+            raise Refused("--out", f"{file}, which exists", "another file, or --force")
+
+
+def _each_adapter(chosen: _Chosen) -> list[_Chosen]:
+    """The adapters of its incident, in the same windows."""
+    return [replace(chosen, adapter=name) for name in _others(chosen) or (chosen.adapter,)]
+
+
+def _files(out: Path, adapters: Sequence[str]) -> list[Path]:
+    """``OUT-ADAPTER.html``; of names that differ in what no file should be called alone, with a number."""
+    slugs = [NO_FILE_NAME.sub("-", name) for name in adapters]
+    numbered = [f"{i}-{slug}" if slugs.count(slug) > 1 else slug for i, slug in enumerate(slugs, 1)]
+    return [out.with_name(f"{out.stem}-{name}{out.suffix}") for name in numbered]
 
 
 class _Store:
@@ -225,30 +255,41 @@ def _story(story: Story | None) -> Mapping[str, Sequence[str]]:
     return {title: lines for title, lines in parts_of(story).items() if title not in NOT_TOLD} if story else {}
 
 
-def _show(made: Report, out: Path, json: bool) -> None:
-    rows = differences(made.contents.columns, made.drift)
+def _show_all(reports: Sequence[Report], files: Sequence[Path], json: bool) -> None:
+    """Of several a list."""
     if json:
-        as_json(
-            {
-                "out": str(out),
-                "adapter": made.adapter,
-                "windows": {
-                    "healthy": [span._asdict() for span in made.windows.healthy],
-                    "incident": made.windows.incident._asdict(),
-                },
-                "counts": made.contents.counts,
-                "level": made.drift.level if made.drift else None,
-                "columns": [asdict(row) for row in rows],
-                "lacking": made.contents.lacking,
-            }
-        )
+        answers = [_to_json(made, out) for made, out in zip(reports, files, strict=True)]
+        as_json(answers if len(answers) > 1 else answers[0])
         return
+    for made, out in zip(reports, files, strict=True):
+        _show(made, out, alone=len(reports) == 1)
+
+
+def _to_json(made: Report, out: Path) -> dict[str, Any]:
+    rows = differences(made.contents.columns, made.drift)
+    return {
+        "out": str(out),
+        "adapter": made.adapter,
+        "windows": {
+            "healthy": [span._asdict() for span in made.windows.healthy],
+            "incident": made.windows.incident._asdict(),
+        },
+        "counts": made.contents.counts,
+        "level": made.drift.level if made.drift else None,
+        "columns": [asdict(row) for row in rows],
+        "lacking": made.contents.lacking,
+    }
+
+
+def _show(made: Report, out: Path, alone: bool) -> None:
+    rows = differences(made.contents.columns, made.drift)
     healthy, incident = sum(span.length for span in made.windows.healthy), made.windows.incident.length
     words = f"{made.adapter}: {lasting(healthy)} healthy against {lasting(incident)} of the incident"
     console.print(words, markup=False)
     differing = [row for row in rows if row.differs]
-    if made.of_several:
-        say(f"the incident is of {len(made.of_several)} adapters; of another one: --adapter {made.of_several[1]}")
+    if made.of_several and alone:
+        another = made.of_several[1]
+        say(f"the incident is of {len(made.of_several)} adapters: --each for all, --adapter {another} for another one")
     say(_differing_in_words(len(differing), len(rows)) if rows else _too_little(made))
     for row in differing:
         console.print(f"  {row.title}: {row.healthy} -> {row.incident}, p {row.p_value}", markup=False)

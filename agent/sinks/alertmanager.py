@@ -30,7 +30,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from agent.alerting.incidents import WAKES_NOBODY
 from agent.alerting.notice import state_key
-from agent.alerting.notice_text import headline, runbook_of
+from agent.alerting.notice_text import headline, pods_words, runbook_of, steps_of
+from agent.alerting.page.identity_past import IdentityPast
+from agent.alerting.page.reload_calls import reload_call
 from agent.alerting.policy import Policy
 from agent.alerting.set_aside import set_aside
 from agent.delivery.links import links
@@ -108,6 +110,7 @@ class Sink:
         self._file = surroundings.state_dir / "alertmanager.json"
         self._lock = threading.Lock()
         self._open: Alerts = {}
+        self._past: dict[str, IdentityPast] = {}
         self._ended: tuple[Alert, ...] = ()
         self._watched: frozenset[str] = frozenset()  # state keys of what this pod judges
         self._unsent: set[str] = set()  # state keys of alerts that no Alertmanager has
@@ -125,10 +128,24 @@ class Sink:
     def submit(self, finding: Finding) -> None:
         if isinstance(finding, Verdict):
             key = state_key(finding.subject_kind, finding.subject)
-            self._now_open(key, next_alert(self._open.get(key), finding, self._config, self._surroundings))
+            self._past[key] = self._past.get(key, IdentityPast()).after(finding)
+            alert = next_alert(self._open.get(key), finding, self._config, self._surroundings)
+            self._now_open(key, self._with_changed(self._open.get(key), alert, finding))
         elif isinstance(finding, Watching):
             self._handed_over(self._watched - set(finding.subjects))
             self._watched = frozenset(finding.subjects)
+
+    def _with_changed(self, before: Alert | None, alert: Alert | None, verdict: Verdict) -> Alert | None:
+        """An alert that begins says what was another one in the day before, as far as this process has judged it; one
+        that goes on says what it said then."""
+        if alert is None:
+            return None
+        if before is not None and before.labels == alert.labels:
+            words = before.annotations.get("changed", "")
+        else:
+            past = self._past[state_key(verdict.subject_kind, verdict.subject)]
+            words = past.in_words(verdict.identity, verdict.at)
+        return replace(alert, annotations=_filled({**alert.annotations, "changed": words}))
 
     def flush(self) -> bool:
         """Has what is open written. True in any case: what the disk refuses comes again with the next verdict."""
@@ -309,7 +326,9 @@ def _alert(name: str, verdict: Verdict, config: Config, surroundings: Surroundin
     annotations = {
         "summary": headline(verdict, reason),
         "description": verdict.explanation,
-        "first_action": verdict.action,
+        "first_action": steps_of(verdict.action),
+        "reload": reload_call(verdict),
+        "pods": pods_words(verdict),
         "roll_back": policy.roll_back(verdict),
         "cause": verdict.cause.value if not blind else "",
         "reopened": str(verdict.reopenings or ""),

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 from pydantic import BaseModel, ConfigDict, Field
 
-from agent.alerting.notice_text import FIRST_ACTION, ROLL_BACK
+from agent.alerting.notice_text import CHANGED, FIRST_ACTION, PODS, RELOAD, ROLL_BACK
+from agent.alerting.page_words import clauses
 from agent.alerting.policy import Severity, Urgency
 from agent.delivery.links import Link, links
 from agent.delivery.outbox import Entry, Outbox
@@ -31,7 +32,7 @@ PART = "sink slack"
 WRONG_MESSAGES = ("invalid_payload", "invalid_blocks", "no_text", "too_many_attachments", "msg_too_long")
 SIGNS = {Severity.CRITICAL: ":red_circle:", Severity.ERROR: ":red_circle:", Severity.WARNING: ":large_yellow_circle:"}
 # Details that a reader wants at a glance; the rest is a command away.
-FIELDS = ("onset", "retention", "adapters", "evidence", "reopened", "hash base", "hash adapter")
+FIELDS = ("onset", CHANGED, PODS, "retention", "adapters", "evidence", "reopened", "hash base", "hash adapter")
 
 
 class Config(BaseModel):
@@ -65,7 +66,8 @@ class Sink:
 
     def submit(self, finding: Finding) -> None:
         if isinstance(finding, Notice):
-            body = to_message(finding, self._policy.of_notice(finding), links(finding.verdict, self._config, self._pod))
+            pages = links(finding.verdict, self._config, self._pod)
+            body = to_message(finding, self._policy.of_notice(finding), pages, self._pod)
             droppable = finding.kind is NoticeKind.CHANGE
             self._sender.outbox.add(finding.dedup_key, "", body, droppable=droppable, after=finding.after)
             self._sender.wake()
@@ -106,12 +108,13 @@ class _Webhook:
         return Outcome.MUCH_LATER, f"{why}: is the webhook still there, and its channel?"
 
 
-def to_message(notice: Notice, urgency: Urgency, pages: tuple[Link, ...]) -> dict[str, Any]:
-    """One notice as the body of a webhook, within the limits of its blocks. Pure."""
+def to_message(notice: Notice, urgency: Urgency, pages: tuple[Link, ...], pod: str = "") -> dict[str, Any]:
+    """One notice as the body of a webhook, within the limits of its blocks. Pure. pod: that reports it"""
     summary = f"{_sign(notice, urgency)} {_escaped(notice.summary)}"
     sentences = [notice.details.get("seen", ""), _order(notice), _roll_back(notice)]
     words = [_escaped(text) for text in sentences if text]
     about = [_escaped(notice.details.get(name, "")) for name in ("sent because", "explain")]
+    reporter = f"reported by {_escaped(pod)}" if pod and notice.kind is NoticeKind.TRIGGER else ""
     blocks = [
         _section(f"*{summary}*"),
         *(_section(text) for text in words),
@@ -119,7 +122,7 @@ def to_message(notice: Notice, urgency: Urgency, pages: tuple[Link, ...]) -> dic
         *([_section("  |  ".join(f"<{page.href}|{_escaped(page.text)}>" for page in pages))] if pages else []),
         {
             "type": "context",
-            "elements": [_text("; ".join(filter(None, (*about, *_named(notice, urgency)))), MAX_FIELD)],
+            "elements": [_text("; ".join(filter(None, (*about, *_named(notice, urgency), reporter))), MAX_FIELD)],
         },
     ]
     return {"text": _cut(summary, MAX_TEXT), "blocks": blocks}
@@ -133,7 +136,11 @@ def _sign(notice: Notice, urgency: Urgency) -> str:
 
 def _order(notice: Notice) -> str:
     action = notice.details.get(FIRST_ACTION, "")
-    return f"First: {action}" if action and notice.kind is not NoticeKind.RESOLVE else ""
+    if not action or notice.kind is NoticeKind.RESOLVE:
+        return ""
+    steps, call = clauses(action), notice.details.get(RELOAD, "")
+    lines = ["First:", *steps] if len(steps) > 1 else [f"First: {action}"]
+    return "\n".join([*lines, *([f"Load again: {call}"] if call else [])])
 
 
 def _roll_back(notice: Notice) -> str:

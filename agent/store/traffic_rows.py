@@ -68,6 +68,7 @@ def interaction_row(interaction: Interaction, store_text: bool) -> Row:
     return {
         **fields_of(interaction, names),
         "at": when(interaction.at),
+        "requester": interaction.group,
         "prompt_hash": hashlib.sha256(prompt.encode(errors="surrogatepass")).hexdigest(),
         "output_hash": hashlib.sha256(interaction.output.encode(errors="surrogatepass")).hexdigest(),
         "prompt_chars": len(prompt),

@@ -29,7 +29,18 @@ from detectors.on_call_text import (
     RESPONSES_ALSO_UNSCORED,
     RESPONSES_SCORED,
 )
-from detectors.records import Cause, Evidence, Identity, Interval, NamedCause, Reason, ShareOf, SubjectKind, Verdict
+from detectors.records import (
+    Cause,
+    Evidence,
+    Identity,
+    Interval,
+    NamedCause,
+    Reason,
+    ShareOf,
+    Status,
+    SubjectKind,
+    Verdict,
+)
 from detectors.traffic.leading_alternative import SUSPECTED, Explanations
 from detectors.traffic.path_recovery import PathLikelihood, PathRecovery
 from detectors.traffic.response_summary import AGAINST, ResponseSummary
@@ -149,7 +160,7 @@ def decide_traffic(
     if step.reason is Reason.RESOLVED:
         counts, recovery, explanations = ResponseCounts(), PathRecovery(), Explanations()
     after = ResponseIncident(step.after, counts, drawn_at, recovery, explanations)
-    return measured(blank, step, responses), after
+    return with_pods(measured(blank, step, responses), counts), after
 
 
 def _refined(step: Step, leading: Alternative | None) -> Step:
@@ -215,6 +226,13 @@ def measured(blank: Verdict, step: Step, responses: ResponseSummary) -> Verdict:
     share = responses.against / responses.scored
     words = in_words(responses, blank.subject_kind)
     return replace(report(blank, step, words), share_beyond=share, share_of=ShareOf.RESPONSES)
+
+
+def with_pods(verdict: Verdict, counts: ResponseCounts) -> Verdict:
+    """Of an open incident the replicas that it concerns."""
+    if verdict.status is not Status.DEGRADED:
+        return verdict
+    return replace(verdict, bad_pods=counts.bad_pods, pods=counts.pods)
 
 
 def in_words(responses: ResponseSummary, about: SubjectKind) -> str:

@@ -80,6 +80,15 @@ class Members:
         return max((_strongest(verdict).log_e for verdict in alarmed), default=0.0)
 
     @property
+    def bad_pods(self) -> tuple[str, ...]:
+        """Replicas of responses that speak against one of the bad ones, sorted; ``pods``: of all their responses."""
+        return tuple(sorted({pod for v in self.bad for pod in self.incidents[v.subject].counts.bad_pods}))
+
+    @property
+    def pods(self) -> tuple[str, ...]:
+        return tuple(sorted({pod for v in self.bad for pod in self.incidents[v.subject].counts.pods}))
+
+    @property
     def onset_at(self) -> float | None:
         """When the evidence says that it began, of the earliest."""
         estimates = [self.incidents[verdict.subject].incident.onset_estimate for verdict in self.bad]
@@ -173,7 +182,8 @@ def _measured(blank: Verdict, step: Step, members: Members) -> Verdict:
     figures = AT_FAULT.format(adapters=first_names(bad)) if bad else NONE_AT_FAULT
     evidence = tuple(_strongest(verdict) for verdict in members.bad if any(e.pages for e in verdict.evidence))
     verdict = report(blank, step, "" if degraded else figures)  # the words of the incident name them too
-    return replace(verdict, members=bad if degraded else (), evidence=evidence)
+    verdict = replace(verdict, members=bad if degraded else (), evidence=evidence)
+    return replace(verdict, bad_pods=members.bad_pods, pods=members.pods) if degraded else verdict
 
 
 def _strongest(verdict: Verdict) -> Evidence:

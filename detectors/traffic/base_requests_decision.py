@@ -21,7 +21,7 @@ from detectors.diagnosis.wording import words_of
 from detectors.evidence.profile_likelihood import most_likely
 from detectors.on_call_text import MAKE_SCORABLE_OF_BASE, NAME_IS_AN_ADAPTERS, NONE_SCORED
 from detectors.records import Evidence, Identity, Interval, Reason, SubjectKind, Verdict
-from detectors.traffic.adapter_decision import ResponseIncident, counted, enough, explained, measured
+from detectors.traffic.adapter_decision import ResponseIncident, counted, enough, explained, measured, with_pods
 from detectors.traffic.leading_alternative import Explanations
 from detectors.traffic.path_recovery import PathLikelihood, PathRecovery
 from detectors.traffic.response_summary import ResponseSummary
@@ -80,7 +80,8 @@ def decide_base_requests(
         counts, explanations, recovery = ResponseCounts(), Explanations(), PathRecovery()
     after = ResponseIncident(step.after, counts, recovery=recovery, explanations=explanations, path=path)
     path_from = after.recovery.path_from or after.path.path_from
-    return replace(measured(blank, step, responses), path_from=path_from), after
+    verdict = with_pods(measured(blank, step, responses), counts)
+    return replace(verdict, path_from=path_from), after
 
 
 def _blank(round: TrafficRound, evidence: Sequence[Evidence], rules: Rules) -> Verdict:

@@ -39,7 +39,8 @@ def by_canaries(canary: Verdict, traffic: Verdict | None, responses: Incident, d
     if canary.status is Status.DEGRADED and traffic is not None:
         healthy = ENGINE_RESPONSES_HEALTHY if canary.is_of_engine else RESPONSES_HEALTHY
         quiet = healthy if traffic.status is Status.HEALTHY else ""
-        return _with(canary, BOTH if responses.open else quiet)
+        by_pod = replace(canary, bad_pods=traffic.bad_pods, pods=traffic.pods)
+        return _with(by_pod, BOTH if responses.open else quiet)
     return _with_drift(canary, drift)
 
 

@@ -41,6 +41,7 @@ APPLIED = {
     "031_path_of_base_requests.sql": "07ff55e66237557a",
     "032_passport_clocks.sql": "15c15b68f5050d1c",
     "034_costs_and_worth.sql": "9008124926b97d9a",
+    "036_requesters.sql": "55d4af0abde34338",
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from agent.alerting.alert_state import AlertState
 from agent.alerting.incidents import step_round
 from agent.alerting.notice import to_notice
-from agent.alerting.notice_text import details, onset_words, retention_words
+from agent.alerting.notice_text import details, onset_words, retention_words, steps_of, with_roll_back
 from agent.records import Notice, NoticeReason
 from agent.shipped import runbook
 from agent.store import client as store
@@ -189,6 +189,39 @@ def test_a_share_says_of_what_it_is_a_share_whichever_detector_is_loudest() -> N
     assert responses["responses against it"] == "1.000 of those scored in this round"
     assert "responses against it" not in canaries
     assert all("canaries beyond tolerance" not in other for other in (base, responses))
+
+
+def test_steps_are_numbered_where_there_are_several_and_pages_of_before_are_not_numbered_twice() -> None:
+    action = "look first at the engine (its log; its flags); then: load a again; then run gapwatch probe a"
+    details = to_notice(alarm(FIXED, action=action), NoticeReason.DEGRADED, "prod", FIXED).details
+    wanted = "1. look first at the engine (its log; its flags); 2. load a again; 3. run gapwatch probe a"
+    assert details["first action"] == wanted == steps_of(wanted)
+
+
+def test_a_page_by_responses_names_the_pods_that_gave_the_bad_ones() -> None:
+    seen = alarm(FIXED, bad_pods=("engine-1",), pods=("engine-0", "engine-1"))
+    some, every, none = (
+        to_notice(each, NoticeReason.DEGRADED, "prod", FIXED).details.get("pods")
+        for each in (seen, replace(seen, pods=("engine-1",)), alarm(FIXED))
+    )
+    assert some == "engine-1; no response against it came from engine-0"
+    assert every == "engine-1, which is every pod with scored responses"
+    assert none is None
+
+
+def test_a_page_says_where_its_commands_run_and_its_end_has_no_such_line() -> None:
+    lines = notice().details
+    assert "kubectl exec" in lines["commands"] and "--config FILE" in lines["commands"] and "sql:" in lines["commands"]
+    assert list(lines).index("commands") < list(lines).index("explain")
+    assert "commands" not in to_notice(RESOLVED, NoticeReason.RECOVERED, "prod", FIXED).details
+
+
+def test_the_call_of_a_known_engine_stands_behind_what_to_do() -> None:
+    lost = alarm(FIXED, cause=Cause.ADAPTER_NOT_APPLIED, answered_by="vllm 0.32.0, prompt")
+    lines = to_notice(lost, NoticeReason.DEGRADED, "prod", FIXED).details
+    assert list(lines)[:3] == ["seen", "first action", "reload"] and "load_lora_adapter" in lines["reload"]
+    rolled = with_roll_back(lines, "kubectl rollout undo")
+    assert list(rolled)[:4] == ["seen", "first action", "reload", "roll back"]
 
 
 def test_every_query_line_names_a_question_that_exists_with_its_parameter() -> None:

@@ -259,6 +259,17 @@ def lost_as_served(judged_at: float) -> Iterator[Finding]:
 
 
 @embedded
+def test_whom_it_touched_is_counted_by_the_users_that_sampled_records_name(migrated: store.Client) -> None:
+    users = ("ann", "bob", "ann", "")
+    sampled = tuple(findings.interaction(5000 + i, at=NOW - 1700 + i, group=user) for i, user in enumerate(users))
+    before = findings.interaction(6000, at=NOW - 4000, group="cleo")
+    insert(migrated, *swap(), replace(findings.batch(5000, at=NOW - 1700), interactions=(*sampled, before)))
+    line = parts(migrated)["touches"][-1]
+    assert line.startswith(f"users, sessions or tenants, at least: {ROUTER} 2; by ")
+    assert line.endswith("of which 3 name one")
+
+
+@embedded
 def test_an_incident_after_another_is_told_with_how_that_ended_and_what_is_not_known_since(
     migrated: store.Client,
 ) -> None:

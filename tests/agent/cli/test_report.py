@@ -20,10 +20,10 @@ from agent.errors import Refused
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
 from agent.store.table_rows import Origin
-from detectors.records import CanarySplit, Onset, Reason, Status
+from detectors.records import CanarySplit, Onset, Reason, Status, SubjectKind
 from detectors.traffic_records import Embedding, Side
 from tests.agent import findings
-from tests.agent.findings import NOW, ROUTER
+from tests.agent.findings import BASE, NOW, ROUTER, TONE
 from tests.agent.store.stored import embedded, insert
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -179,3 +179,25 @@ def _times(span: dict[str, float]) -> Sequence[float]:
 
 def _clock(at: float) -> str:
     return f"{np.datetime64(int(at), 's')}"
+
+
+@embedded
+def test_of_a_bases_incident_each_adapter_has_a_file_of_its_own(
+    migrated: store.Client, config: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Nothing is stored to compare, and each says so; a file of before is not written over."""
+    odd = "org/tone v2"
+    whole: dict[str, Any] = {"subject_kind": SubjectKind.BASE, "subject": BASE, "members": (ROUTER, TONE, odd)}
+    alarm = findings.alarm(BAD, onset=Onset(HEALTHY, BAD), **whole)
+    insert(migrated, alarm, to_notice(alarm, NoticeReason.DEGRADED, "prod", BAD + 1))
+    wish = ReportOptions(out=tmp_path / "night.html", each=True)
+    capsys.readouterr()
+    assert report(config, wish, json=True) == 2
+    files = [tmp_path / f"night-{name}.html" for name in (ROUTER, TONE, "org-tone-v2")]
+    assert [answer["out"] for answer in json.loads(capsys.readouterr().out)] == [str(file) for file in files]
+    for name, file in zip((ROUTER, TONE, odd), files, strict=True):
+        assert name in file.read_text()
+    with pytest.raises(Refused, match="which exists"):
+        report(config, wish, json=True)
+    with pytest.raises(Refused, match="--each"):
+        report(config, replace(wish, adapter=ROUTER), json=True)

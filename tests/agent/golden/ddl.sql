@@ -1026,3 +1026,7 @@ CREATE TABLE IF NOT EXISTS worth (
 ) ENGINE = ReplacingMergeTree
 ORDER BY (cluster, adapter, at)
 TTL toDateTime(at) + INTERVAL 1600 DAY;
+-- 036_requesters.sql
+
+ALTER TABLE interactions
+    ADD COLUMN IF NOT EXISTS requester String DEFAULT '' COMMENT 'hash of the user, session or tenant that its record names, without a salt; empty where it names none, and in rows of earlier versions' AFTER request_id;

@@ -99,3 +99,4 @@ CREATE TABLE IF NOT EXISTS passport_clocks ON CLUSTER 'main' (
 ALTER TABLE traffic_rounds ON CLUSTER 'main'
 ALTER TABLE heartbeats ON CLUSTER 'main'
 CREATE TABLE IF NOT EXISTS worth ON CLUSTER 'main' (
+ALTER TABLE interactions ON CLUSTER 'main'

@@ -155,6 +155,22 @@ def test_it_keeps_coming_to_every_alertmanager_until_it_is_over(
     assert [len(each.requests) for each in receivers] == counts, "an end that was taken is not repeated"
 
 
+def test_an_alert_says_what_changed_before_it_began_also_after_a_restart(
+    receivers: tuple[StandIn, StandIn], new_sink: Callable[..., Sink]
+) -> None:
+    clock = HandClock()
+    first = new_sink(clock, every_s=3600.0)
+    first.submit(findings.verdict(at=FIXED))
+    first.submit(findings.alarm(FIXED + 60))
+    assert first.flush() and wait_until(lambda: len(receivers[0].requests) == 1)
+    first.close(2.0)
+    second = new_sink(clock, every_s=3600.0)
+    second.submit(findings.alarm(FIXED + 120))
+    second.close(2.0)
+    changed = [alert["annotations"].get("changed") for body in receivers[0].bodies for alert in body]
+    assert set(changed) == {"2026-09-21 14:14:20 UTC base sha256:aaaa to sha256:bbbb"} and len(changed) >= 2
+
+
 def test_an_alert_that_none_has_is_unsent_and_its_failure_a_status(
     receivers: tuple[StandIn, StandIn], new_sink: Callable[..., Sink], tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from agent.delivery.links import links
 from agent.records import NoticeReason
 from agent.sinks.slack import MAX_FIELD, MAX_TEXT, Config, Sink, to_message
 from agent.surroundings import Surroundings
-from detectors.records import Status, Verdict
+from detectors.records import Cause, Status, Verdict
 from tests.agent import findings
 from tests.agent.findings import FIXED, SWAPPED
 from tests.agent.golden_file import assert_golden
@@ -32,7 +32,7 @@ CONFIG = Config(
 
 def message(verdict: Verdict, reason: NoticeReason, policy: Policy = POLICY) -> dict[str, Any]:
     notice = to_notice(verdict, reason, "prod", FIXED)
-    return to_message(notice, policy.of_notice(notice), links(verdict, CONFIG, "engine-0"))
+    return to_message(notice, policy.of_notice(notice), links(verdict, CONFIG, "engine-0"), "engine-0")
 
 
 def lengths(body: dict[str, Any]) -> Iterator[tuple[int, int]]:
@@ -76,6 +76,18 @@ def new_sink(tmp_path: Path) -> Iterator[Callable[..., Sink]]:
 def test_one_message_as_it_goes_out() -> None:
     body = message(findings.alarm(FIXED, reopenings=1), NoticeReason.DEGRADED)
     assert_golden("slack_message.json", orjson.dumps(body, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def test_several_steps_are_a_line_each_and_the_call_of_the_engine_follows_them() -> None:
+    lost = findings.alarm(
+        FIXED,
+        cause=Cause.ADAPTER_NOT_APPLIED,
+        answered_by="vllm 0.32.0, prompt",
+        action="look at its log; then load it",
+    )
+    texts = [block["text"]["text"] for block in message(lost, NoticeReason.DEGRADED)["blocks"] if "text" in block]
+    (order,) = [text for text in texts if text.startswith("First:")]
+    assert order.startswith("First:\n1. look at its log\n2. load it\nLoad again: POST /v1/load_lora_adapter")
 
 
 @pytest.mark.parametrize("reason", list(NoticeReason))

@@ -259,3 +259,22 @@ def test_a_stretch_of_canaries_and_of_requests(migrated: store.Client) -> None:
     assert sorted(row["request_id"] for row in asked) == ["r6", "r7", "r8", "r9"]
     assert {(row["output_chars"], row["output_tokens"], row["output"]) for row in asked} == {(21, 8, "")}
     assert len(answers(migrated, "sampled_requests", subject=ROUTER, limit="2")) == 2
+
+
+@embedded
+def test_how_many_users_sent_the_sampled_requests_of_a_stretch(migrated: store.Client) -> None:
+    """Of ten requests, one every ten minutes: three users, one that names none, and one of another adapter."""
+    now = time.time()
+    users = ["ann", "bob", "ann", "", "cleo", "ann", "bob", "ann", "bob", "dora"]
+    names = [ROUTER] * 9 + [TONE]
+    sampled = tuple(
+        findings.interaction(i, name, at=now - 600 * i - 5, group=user)
+        for i, (name, user) in enumerate(zip(names, users, strict=True))
+    )
+    insert(migrated, replace(findings.batch(), interactions=sampled))
+    (row,) = answers(migrated, "requesters", subject=ROUTER, hours="2")
+    assert (row["adapter"], row["sampled"], row["naming"], row["requesters"]) == (ROUTER, 9, 8, 3)
+    (late,) = answers(migrated, "requesters", subject=ROUTER, hours="0.5")
+    assert (late["sampled"], late["requesters"]) == (3, 2)
+    assert {row["adapter"] for row in answers(migrated, "requesters", subject=BASE, hours="2")} == {ROUTER, TONE}
+    assert answers(migrated, "requesters", subject=ROUTER, hours="2", until_hours="2") == []

@@ -54,6 +54,25 @@ def test_all_adapters_lost_at_once_are_one_incident_of_their_base_that_names_the
     assert {healthy[name].covered_by for name in THREE} == {""}
 
 
+def test_a_base_says_which_pods_gave_the_bad_responses_of_its_adapters_and_none_once_it_is_well() -> None:
+    """Two adapters lost, each on another pod; the third one's responses come from a pod of its own."""
+    bad = {"router": ("engine-0", "engine-1"), "rewriter": ("engine-1",)}
+    lost = [
+        score(AGAINST[: 3 - (name == "rewriter")], adapter=name, pod=pod)
+        for name, pods in bad.items()
+        for pod in pods
+        for _ in range(6)
+    ]
+    well = [score(FOR, adapter="extractor", pod="engine-2") for _ in range(6)]
+    monitor = alone()
+    verdicts = {v.subject: v for v in monitor.observe(traffic_round(*lost, *well, adapters=THREE)).verdicts}
+    base = verdicts["smol"]
+    assert base.reason is Reason.ALARM and base.bad_pods == base.pods == ("engine-0", "engine-1")
+    assert verdicts["router"].bad_pods == ("engine-0", "engine-1") and verdicts["extractor"].bad_pods == ()
+    ended = play(monitor, WELL, WELL, WELL, first=1)[-1]
+    assert ended["smol"].status is Status.HEALTHY and ended["smol"].bad_pods == ended["router"].bad_pods == ()
+
+
 def test_members_whose_evidence_is_still_growing_are_of_the_same_incident() -> None:
     """Two responses each are half the way to an alarm: no page of their own in the round after."""
     few = LOST | {"rewriter": (AGAINST, 2), "extractor": (AGAINST, 2)}
