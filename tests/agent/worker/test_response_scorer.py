@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent.worker.response_scorer import ResponseScorer
+from agent.worker.response_scorer import ResponseResults, ResponseScorer
 from detectors.evidence.alternative import PREVIOUS, AlternativeKind
 from detectors.records import Reason, ShareOf, Status, SubjectKind, Verdict
 from detectors.traffic_records import ScoringMode, Side
@@ -63,7 +63,7 @@ def test_the_accepted_copy_scores_and_embeds(responses: ResponseScorer, golden: 
     taken = responses.take()
     assert [score.scored for score in taken.scores] == [ScoringMode.SAMPLED] * 2
     assert len(taken.embeddings) == 4 and left == []
-    assert responses.take() == ((), (), {})
+    assert responses.take() == ResponseResults((), (), {})
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ def test_without_scoring_embeddings_carry_their_group_too(responses: ResponseSco
 def test_what_there_was_no_time_for_comes_back(responses: ResponseScorer, golden: Golden) -> None:
     batch = [sampled("a"), sampled("b")]
     assert responses.process(batch, {"alpha": golden}, lambda: True) == batch
-    assert responses.take() == ((), (), {})
+    assert responses.take() == ResponseResults((), (), {})
 
 
 def test_the_version_before_is_asked_about_until_a_record_has_none(responses: ResponseScorer, golden: Golden) -> None:
