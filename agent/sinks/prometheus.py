@@ -28,6 +28,7 @@ from agent.telemetry import Telemetry
 from detectors.records import BaseRound, Evidence, FilesReplay, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
+DAY_S = 86_400.0
 LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMONITORABLE: 3}
 
 
@@ -73,9 +74,17 @@ def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
 @to_metrics.register(SavedState)
 @to_metrics.register(Watching)
 @to_metrics.register(FilesReplay)
-@to_metrics.register(PassportClocks)
 def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
     """Of an embedding and of a calibration their evidence is a metric; the others have none."""
+
+
+@to_metrics.register
+def _clocks(running: PassportClocks, telemetry: Telemetry) -> None:
+    """Days to the day itself, whatever the hour; of a clock that there is no more, nothing."""
+    telemetry.clear("gapwatch.clock.left")
+    for clock in running.clocks:
+        left = (clock.due - running.at) / DAY_S
+        telemetry.set("gapwatch.clock.left", left, adapter=clock.adapter, clock=clock.kind)
 
 
 @to_metrics.register
