@@ -367,7 +367,9 @@ def doctor(
 @cli.command()
 def check(
     base: Annotated[Path, typer.Option("--base", help="Folder of the new base.")],
-    adapter: Annotated[Path, typer.Option("--adapter", help="Folder of the adapter, in PEFT's layout.")],
+    adapter: Annotated[
+        Path, typer.Option("--adapter", help="Folder of the adapter, in PEFT's layout; or its configured name.")
+    ],
     old: Annotated[
         Path | None, typer.Option("--from", help="Folder of the base that the adapter was accepted on.")
     ] = None,
@@ -380,10 +382,16 @@ def check(
         typer.Option("--engine-setting", help="NAME=VALUE of the engine: max_lora_rank, lora_target_modules."),
     ] = None,
     replay: Annotated[
-        bool, typer.Option("--replay", help="Load both bases here and measure; needs --from and --canaries.")
+        bool,
+        typer.Option(
+            "--replay", help="Load both bases here and measure; needs --from and --canaries without a configuration."
+        ),
     ] = False,
     canaries: Annotated[Path | None, typer.Option("--canaries", help="Canary file (JSON Lines).")] = None,
-    tolerance: Annotated[float, typer.Option("--tolerance", help="Share of its effect that it may lose.")] = 0.05,
+    tolerance: Annotated[
+        float | None, typer.Option("--tolerance", help="Share of its effect that it may lose; else configured, .05.")
+    ] = None,
+    config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
 ) -> int:
     """Check, before a base is swapped, whether an adapter will crash on the new one, be ignored, or lose its effect.
@@ -398,7 +406,7 @@ def check(
         canaries=canaries,
         tolerance=tolerance,
     )
-    return check_pair(wish, json)
+    return check_pair(wish, json, config if config.is_file() else None)
 
 
 @cli.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 
 
 class Clock:
@@ -12,6 +13,10 @@ class Clock:
     def now(self) -> float:
         """Since the epoch; may be set back."""
         return time.time()
+
+    def today(self) -> date:
+        """Of the wall time, in UTC."""
+        return datetime.fromtimestamp(self.now(), UTC).date()
 
     def steady(self) -> float:
         """Since some moment that does not matter; never goes back."""

@@ -445,7 +445,7 @@ class PagerDuty(Section):
 
     owners: an owner that the policy names -> such a file of the service of their own
     url: of the region, with or without the path that Alertmanager appends to it
-    api_token_file, api_url, image_url: see agent/sinks/pagerduty.py
+    api_token_file, api_url, image_url, clock_tickets: see agent/sinks/pagerduty.py
     """
 
     routing_key_file: Path
@@ -457,6 +457,7 @@ class PagerDuty(Section):
     image_url: Annotated[str, Field(pattern="^(https://.+)?$")] = ""
     api_token_file: Path | None = None
     api_url: Annotated[str, AfterValidator(pagerduty_address)] = API_URL
+    clock_tickets: bool = False
 
 
 class Clocks(Section):

@@ -47,6 +47,7 @@ GAUGES = (
     Metric("gapwatch.evidence", "nats", "evidence that may page: at gapwatch_threshold_nats it does"),
     Metric("gapwatch.informing_evidence", "nats", "evidence that informs and never pages, however high"),
     Metric("gapwatch.threshold", "nats", "level at which evidence pages"),
+    Metric("gapwatch.clock.left", "d", "until something of an adapter's passport runs out; below 0 once it is over"),
     Metric("gapwatch.last_round", "s", "when a subject was last judged, seconds since the epoch"),
     Metric("gapwatch.last_measured", "s", "when a subject was last measured, seconds since the epoch"),
     Metric("gapwatch.overdue", "{base}", "bases of which no round was judged for several intervals"),
@@ -124,6 +125,11 @@ class Telemetry:
                 self._levels[name][key] = value
             else:
                 self._levels[name].pop(key, None)
+
+    def clear(self, name: str) -> None:
+        """Take all series of a gauge off the page: those that are still there are set again."""
+        with self._lock:
+            self._levels[name].clear()
 
     def add(self, name: str, amount: float, **labels: str) -> None:
         """A counter's growth, >= 0."""

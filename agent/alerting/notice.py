@@ -7,6 +7,7 @@ of its own: a page about the same subject must not disappear in an open warning.
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from agent.alerting.notice_text import details, headline
 from agent.records import Notice, NoticeKind, NoticeReason
@@ -79,3 +80,10 @@ def _within_limit(key: str) -> str:
     if len(key) <= MAX_KEY:
         return key
     return f"{key[: MAX_KEY - 17]}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+def as_ticket(notice: Notice) -> Notice:
+    """The change event of a passport's clock as an incident of its own, one for each clock: a later warning of the same
+    clock is an update of it while it is open. notice: of reason PASSPORT_CLOCK"""
+    clock = notice.change.removeprefix("clock ").partition(" ")[0]
+    return replace(notice, kind=NoticeKind.TRIGGER, dedup_key=_within_limit(f"{notice.dedup_key}/clock/{clock}"))

@@ -7,7 +7,7 @@ reason, saving, and what is printed. All adapters of a base are enrolled over on
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from agent.assemble import log_threshold
 from agent.clock import Clock
 from agent.config import Adapter, Config, Model, Skill, load
 from agent.errors import Refused
+from agent.lifecycle.history import record_enrolment
 from agent.terminal.console import as_json, console, people_to_stderr, rows_table, say
 from agent.terminal.enrol_progress import EnrolProgress
 from agent.traffic.redaction import Redactor
@@ -246,6 +247,8 @@ class _Work:
         # An unmonitorable one is not written: it would be the newest record, and a running agent would use it.
         hash_ = _keep(config, base.model, adapter, golden) if golden.power.monitorable else ""
         checkpoint.remove()
+        if hash_:
+            _note(config, adapter, replace(golden, hash=hash_))
         return Enrolled(name, golden, hash_, _weights(config, base.model, golden) if hash_ else "")
 
     def _request(self, adapter: Adapter, previous: str) -> Request:
@@ -327,6 +330,14 @@ def _keep(config: Config, model: Model, adapter: Adapter, golden: Golden) -> str
         base = resolve(model.path, config.probes.cache_dir)
         keep(base, config.probes.golden_dir, golden.base_hash, golden.hash_scheme)
     return save(golden, config.probes.golden_dir)
+
+
+def _note(config: Config, adapter: Adapter, golden: Golden) -> None:
+    """Into its passport, where it has one. A damaged one does not undo what was recorded."""
+    try:
+        record_enrolment(config.probes.golden_dir, golden, adapter.path, Clock().today())
+    except Refused as error:
+        say(escape(f"not written into its passport: {error}"))
 
 
 def _weights(config: Config, model: Model, golden: Golden) -> str:

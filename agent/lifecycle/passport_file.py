@@ -61,13 +61,14 @@ def write(golden_dir: Path, passport: Passport) -> Path:
     return path
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Readers see the former file or this one."""
+def write_whole(path: Path, text: str, private: bool = False) -> None:
+    """Readers see the former file or this one. private: text of production, for its owner alone"""
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False, encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)  # written by one user, read by the user that the agent runs as
+    # Written by one user, read by the user that the agent runs as.
+    Path(file.name).chmod(0o600 if private else 0o644)
     Path(file.name).replace(path)
 
 

@@ -24,6 +24,9 @@ from probes.golden.weights import adapter_folder
 FILE = "retired.yaml"
 CANARIES = "canaries.jsonl"
 PROMPTS = "prompts.jsonl"
+PAIRS = "pairs.jsonl"
+
+MEANINGS = {CANARIES: "its canaries", PROMPTS: "sampled prompts", PAIRS: "sampled prompts with their answers"}
 
 
 class Retirement(BaseModel):
@@ -107,7 +110,7 @@ def stored(golden_dir: Path, adapter: str) -> Stored:
     copies = {_copy(golden_dir, golden) for golden in own.values()}
     present = {path for path in copies if path.exists()}
     folder = folder_of(golden_dir, adapter)
-    more = tuple(path for name in (CANARIES, PROMPTS) if (path := folder / name).is_file())
+    more = tuple(path for name in (CANARIES, PROMPTS, PAIRS) if (path := folder / name).is_file())
     return Stored(tuple(own), tuple(sorted(present - needed)), tuple(sorted(present & needed)), more)
 
 
@@ -126,4 +129,4 @@ def _copy(golden_dir: Path, golden: Golden) -> Path:
 
 
 def _meaning(path: Path) -> str:
-    return "its canaries" if path.name == CANARIES else "sampled prompts and answers"
+    return MEANINGS[path.name]

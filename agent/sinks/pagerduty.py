@@ -27,6 +27,7 @@ import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from agent.alerting.notice import as_ticket
 from agent.alerting.policy import Severity, Urgency
 from agent.delivery.links import about, filled, links
 from agent.delivery.outbox import Entry, Outbox
@@ -57,6 +58,8 @@ class Config(BaseModel):
     owners: name that the policy has for an owner -> such a file of the service of their own
     api_token_file: a mounted file with a read-only key of the REST API at api_url; None: nothing is asked there
     image_url: of a picture that is shown in an incident, filled in as the links are; PagerDuty takes https:// alone
+    clock_tickets: report what a passport says runs out as an incident of its own of severity info, which people close,
+    in place of a change event
 
     runbook_url, dashboard_url, status_url: shown in the incident, see agent/delivery/links.py
     outbox_limit: events kept, oldest change events dropped first; throttle_s: wait after a 429 that says not how long
@@ -72,6 +75,7 @@ class Config(BaseModel):
     image_url: str = ""
     api_token_file: Path | None = None
     api_url: str = API_URL
+    clock_tickets: bool = False
     outbox_limit: int = Field(default=1000, ge=1)
     timeout_s: float = Field(default=10.0, gt=0)
     retry_s: float = Field(default=1.0, gt=0)
@@ -102,8 +106,10 @@ class Sink:
     def submit(self, finding: Finding) -> None:
         if isinstance(finding, Notice):
             urgency = self._policy.of_notice(finding)
+            if self._config.clock_tickets and finding.reason is NoticeReason.PASSPORT_CLOCK:
+                finding = as_ticket(finding)
             owner = urgency.owner if urgency.owner in self._services.secrets else ""
-            droppable = finding.kind is NoticeKind.CHANGE
+            droppable = finding.kind is NoticeKind.CHANGE or finding.reason is NoticeReason.PASSPORT_CLOCK
             path, body = to_event(finding, self._config, self._source, urgency)
             for event in addressed(finding, body, owner, self._services.others(finding, owner)):
                 where = {"after": event.after, "owner": event.owner, "droppable": droppable}

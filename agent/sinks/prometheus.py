@@ -30,6 +30,7 @@ from detectors.economics.own_cost import shared_out
 from detectors.records import BaseRound, Evidence, FilesReplay, Status, Verdict
 from detectors.traffic_records import Calibration, Embedding, TrafficRound
 
+DAY_S = 86_400.0
 LEVELS = {Status.HEALTHY: 0, Status.SUSPECT: 1, Status.DEGRADED: 2, Status.UNMONITORABLE: 3}
 
 
@@ -77,6 +78,15 @@ def to_metrics(finding: Finding, telemetry: Telemetry) -> None:
 @to_metrics.register(FilesReplay)
 def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
     """Of an embedding and of a calibration their evidence is a metric; the others have none."""
+
+
+@to_metrics.register
+def _clocks(running: PassportClocks, telemetry: Telemetry) -> None:
+    """Days to the day itself, whatever the hour; of a clock that there is no more, nothing."""
+    telemetry.clear("gapwatch.clock.left")
+    for clock in running.clocks:
+        left = (clock.due - running.at) / DAY_S
+        telemetry.set("gapwatch.clock.left", left, adapter=clock.adapter, clock=clock.kind)
 
 
 @to_metrics.register

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from agent.clock import Clock
 from agent.terminal.console import console, say
+from agent.terminal.stage_progress import progress_bar
 
 # Seconds of the past that the estimate rests on: a pass over all canaries of a large base may take minutes.
 ESTIMATED_OVER = 1800.0
@@ -40,11 +41,7 @@ class EnrolProgress:
 
     def __post_init__(self) -> None:
         self._started = self.clock.steady()
-        counted = TextColumn("{task.completed:.0f}/{task.total:.0f} replays")
-        left = TextColumn("left"), TimeRemainingColumn()
-        columns = (TextColumn("{task.description}"), BarColumn(), counted, TimeElapsedColumn(), *left)
-        drawn = console.is_terminal
-        self._bar = Progress(*columns, console=console, disable=not drawn, speed_estimate_period=ESTIMATED_OVER)
+        self._bar = progress_bar("{task.completed:.0f}/{task.total:.0f} replays", ESTIMATED_OVER)
         self._bar.add_task("", total=self.total)
 
     @property

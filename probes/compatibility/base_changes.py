@@ -46,13 +46,21 @@ PROVENANCE = {"transformers_version", "_from_model_config"}
 
 @dataclass(frozen=True, slots=True)
 class TensorChange:
-    """One tensor. change: 0 equal, inf of another shape; read, written: of what the adapter reads and writes to, nan
-    where it has no part there"""
+    """One tensor. change: 0 equal, inf of another shape and where all of it was 0, nan where numbers are not finite
+
+    read, written: of what the adapter reads and writes to, nan where it has no part there; reshaped: of another shape?
+    """
 
     name: str
     change: float
     read: float = math.nan
     written: float = math.nan
+    reshaped: bool = False
+
+    @property
+    def is_changed(self) -> bool:
+        """Also where no number says by how much."""
+        return self.change != 0
 
     @property
     def family(self) -> str:
@@ -81,7 +89,7 @@ class BaseChanges:
 
     @property
     def changed(self) -> tuple[TensorChange, ...]:
-        return tuple(tensor for tensor in self.tensors if tensor.change > 0)
+        return tuple(tensor for tensor in self.tensors if tensor.is_changed)
 
     @property
     def is_same(self) -> bool:
@@ -108,7 +116,7 @@ class BaseChanges:
         for tensor in self.tensors:
             by_family[tensor.family].append(tensor)
         for family, tensors in sorted(by_family.items(), key=lambda item: -_largest(item[1])):
-            if changed := [tensor for tensor in tensors if tensor.change > 0]:
+            if changed := [tensor for tensor in tensors if tensor.is_changed]:
                 yield f"{family}: {len(changed)} of {len(tensors)} changed{_layers(changed)}, {_figures(changed)}"
 
 
@@ -132,7 +140,7 @@ def base_changes(old: Path, new: Path, adapter: LoraAdapter | None = None) -> Ba
         coordinates(first, second, moved),
         _fields(old, new),
         tuple(_files(old, new)),
-        _grid(second, [tensor.name for tensor in changes if tensor.change > 0]),
+        _grid(second, [tensor.name for tensor in changes if tensor.is_changed]),
     )
 
 
@@ -141,12 +149,13 @@ def _compared(
 ) -> tuple[TensorChange, MovedMatrix | None]:
     before, after = old.stored(name), new.stored(name)
     if before.shape != after.shape:
-        return TensorChange(name, math.inf), None
+        return TensorChange(name, math.inf, reshaped=True), None
     if before.dtype == after.dtype and torch.equal(before, after):
         return TensorChange(name, 0.0), None
     w, moved = before.to(torch.float32), after.to(torch.float32)
-    change = relative(moved - w, w)
-    read, written = _of_adapter(moved - w, w, update) if update is not None else (math.nan, math.nan)
+    difference = moved - w
+    change = relative(difference, w)
+    read, written = _of_adapter(difference, w, update) if update is not None else (math.nan, math.nan)
     matrix = MovedMatrix(name, change, Moments.of(w), Moments.of(moved)) if w.dim() == 2 else None
     return TensorChange(name, change, read, written), matrix
 
@@ -159,13 +168,15 @@ def _of_adapter(difference: torch.Tensor, w: torch.Tensor, update: LowRankUpdate
 
 
 def relative(difference: torch.Tensor, whole: torch.Tensor) -> float:
-    """|difference| / |whole| in the Frobenius norm; inf for a change of nothing."""
+    """|difference| / |whole| in the Frobenius norm; inf for a change of nothing, nan where a number is not finite."""
     size, change = float(whole.norm()), float(difference.norm())
+    if not (math.isfinite(size) and math.isfinite(change)):
+        return math.nan
     return change / size if size > 0 else (math.inf if change > 0 else 0.0)
 
 
 def _largest(tensors: list[TensorChange]) -> float:
-    return max((tensor.change for tensor in tensors), default=0.0)
+    return max((math.inf if math.isnan(tensor.change) else tensor.change for tensor in tensors), default=0.0)
 
 
 def _layers(tensors: list[TensorChange]) -> str:
@@ -176,9 +187,13 @@ def _layers(tensors: list[TensorChange]) -> str:
 
 
 def _figures(tensors: list[TensorChange]) -> str:
-    shape = [tensor for tensor in tensors if math.isinf(tensor.change)]
+    counts = {
+        "of another shape": sum(tensor.reshaped for tensor in tensors),
+        "with numbers that are not finite": sum(math.isnan(tensor.change) for tensor in tensors),
+        "that were all 0 before": sum(math.isinf(tensor.change) and not tensor.reshaped for tensor in tensors),
+    }
     finite = [tensor.change for tensor in tensors if math.isfinite(tensor.change)]
-    words = [f"{len(shape)} of another shape"] if shape else []
+    words = [f"{count} {what}" for what, count in counts.items() if count]
     if finite:
         words.append(f"by {100 * _mean(finite):.3g} % in the mean, {100 * max(finite):.3g} % at most")
     if read := [tensor.read for tensor in tensors if math.isfinite(tensor.read)]:

@@ -7,6 +7,7 @@ within its tolerance. A prediction may warn, and never clears.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,10 +22,19 @@ from probes.compatibility.base_network import base_network
 from probes.compatibility.coordinates import Coordinates
 from probes.compatibility.engine_rules import EngineRules, Outcome, note_of_version
 from probes.compatibility.loss_features import loss_features
+from probes.compatibility.named_cause import AcceptedFiles, named_cause, round_of
 from probes.compatibility.predicted_loss import LossModel
-from probes.compatibility.scratch_replay import MeasuredLoss, measured_loss, reference, scratch_runner
+from probes.compatibility.scratch_replay import (
+    NAME,
+    MeasuredLoss,
+    measurements,
+    reference,
+    scratch_runner,
+    summed_up,
+)
 from probes.compatibility.structure import Structure, structure
 from probes.errors import Unsupported
+from probes.runner import Stop
 
 FITS, WILL_LOSE, CANNOT_TELL = 0, 1, 2
 LOST = (Outcome.CRASH, Outcome.IGNORED, Outcome.PARTLY)
@@ -136,17 +146,24 @@ def check(pair: Pair, rules: EngineRules) -> Checked:
     return replace(checked, changes=changes, predicted=predicted)
 
 
-def replayed(checked: Checked, pair: Pair, canaries: Sequence[Canary], cache_dir: Path) -> Checked:
-    """With what a replay of the canaries on both bases measures, where the structure lets the adapter be applied.
+def replayed(checked: Checked, pair: Pair, canaries: Sequence[Canary], cache_dir: Path, stop: Stop) -> Checked:
+    """With what a replay of the canaries on both bases measures, where the structure lets the adapter be applied; and
+    with the cause of a loss, for which faults are replayed until ``stop()``.
 
     Raises Unreplayable without an old base, where a base cannot be loaded, and across tokenizers.
     """
     if pair.old is None or checked.structure.outcome in LOST:
         return checked
     with scratch_runner(pair.old, pair.adapter, cache_dir) as runner:
-        accepted = reference(runner, canaries)
+        accepted, before = reference(runner, canaries), runner.identity(NAME)
     with scratch_runner(pair.base, pair.adapter, cache_dir) as runner:
-        return replace(checked, measured=measured_loss(runner, accepted, pair.tolerances))
+        rows = measurements(runner, accepted)
+        measured = summed_up(rows, pair.tolerances, runner.facts(NAME))
+        lost = round_of(rows, before, runner.identity(NAME))
+    if measured.is_lost(pair.tolerances) is not False:
+        files = AcceptedFiles(pair.old, pair.adapter, cache_dir)
+        measured = replace(measured, cause=named_cause(lost, accepted, files, pair.tolerances, stop))
+    return replace(checked, measured=measured)
 
 
 def _predicted(old: Path, new: Path, adapter: LoraAdapter) -> Interval | None:
@@ -154,7 +171,8 @@ def _predicted(old: Path, new: Path, adapter: LoraAdapter) -> Interval | None:
     if (model := LossModel.read()) is None:
         return None
     features = loss_features(old, new, adapter)
-    return model.interval(features) if features.is_whole else None
+    is_known = features.is_whole and all(map(math.isfinite, features.vector))
+    return model.interval(features) if is_known else None
 
 
 def _small_adapter(header: AdapterHeader) -> LoraAdapter | None:

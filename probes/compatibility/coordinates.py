@@ -28,6 +28,8 @@ MOST = 0.95
 # A base that moved by less keeps its coordinates: permuted matrices differ by about the square root of 2.
 LEAST_CHANGE = 0.1
 TOKENS = 64
+# Numbers that are widened at once.
+PART = 1 << 22
 READERS = {
     "self_attn.q_proj": "input_layernorm",
     "self_attn.k_proj": "input_layernorm",
@@ -54,9 +56,14 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> Moments:
-        values = tensor.to(torch.float64)
-        squares = values.square()
-        return cls(float(squares.mean()), float(values.abs().mean()), float(squares.square().mean()))
+        """In float64, of a part at a time: an embedding alone may be gigabytes."""
+        sums = [0.0, 0.0, 0.0]
+        for part in tensor.flatten().split(PART):
+            values = part.to(torch.float64)
+            squares = values.square()
+            for index, powers in enumerate((squares, values.abs(), squares.square())):
+                sums[index] += float(powers.sum())
+        return cls(*(total / max(1, tensor.numel()) for total in sums))
 
     def is_like(self, other: Moments) -> bool:
         return all(abs(a - b) <= SAME_MOMENTS * max(a, b, 1e-30) for a, b in zip(self, other, strict=True))

@@ -13,10 +13,9 @@ from probes.canaries.canary_file import Canary
 from probes.compatibility.base_changes import BaseChanges, base_changes
 from probes.compatibility.bisect import Culprits, culprits
 from probes.compatibility.coordinates import Coordinates
-from probes.compatibility.scratch_replay import measured_loss, measurements, reference, scratch_runner
+from probes.compatibility.scratch_replay import Reference, measured_loss, measurements, reference, scratch_runner
 from probes.compatibility.stored_tensors import StoredTensors
 from probes.errors import Unreplayable
-from probes.golden.record import GoldenCanary
 from probes.runners.in_process import Runner
 
 # Canaries of each replay: a loss that matters shows on a few, and there are many replays.
@@ -46,12 +45,12 @@ def bisect(old: Path, new: Path, adapter: Path, canaries: Sequence[Canary], cach
     changes = base_changes(old, new)
     if changes.coordinates is not Coordinates.SAME:
         return Divided(changes, None)
-    if changes.gone or changes.added or any(tensor.change == float("inf") for tensor in changes.tensors):
+    if changes.gone or changes.added or any(tensor.reshaped for tensor in changes.tensors):
         raise Unreplayable(str(new), "has other tensors or shapes than the old base: its parts cannot be put into it")
     stored = StoredTensors.open(new)
     with scratch_runner(old, adapter, cache_dir) as runner:
         accepted = reference(runner, canaries, FEW)
-        hybrid = HybridBase(runner, stored, accepted.canaries)
+        hybrid = HybridBase(runner, stored, accepted)
         moved = {tensor.name: tensor.change for tensor in changes.changed}
         return Divided(changes, culprits(moved, hybrid.loss))
 
@@ -67,8 +66,8 @@ def loss_between(old: Path, new: Path, adapter: Path, canaries: Sequence[Canary]
 class HybridBase:
     """The runner's live base, into which tensors of another are put and taken out again."""
 
-    def __init__(self, runner: Runner, new: StoredTensors, canaries: Sequence[GoldenCanary]) -> None:
-        self._runner, self._new, self._canaries = runner, new, canaries
+    def __init__(self, runner: Runner, new: StoredTensors, accepted: Reference) -> None:
+        self._runner, self._new, self._accepted = runner, new, accepted
         live = runner.loaded.live
         assert live is not None, "an open runner whose base is ready has it in memory"
         # With both names of a tied weight.
@@ -83,7 +82,7 @@ class HybridBase:
         try:
             for name in tensors:
                 self._parameter(name).data.copy_(self._new.stored(name))
-            measured = measurements(self._runner, self._canaries)
+            measured = measurements(self._runner, self._accepted)
         finally:
             for name, value in before.items():
                 self._parameter(name).data.copy_(value)
@@ -91,7 +90,8 @@ class HybridBase:
         return min(1.0, max(0.0, 1.0 - sum(finite) / len(finite)))
 
     def _parameter(self, name: str) -> torch.nn.Parameter:
-        wrapped = name.replace(".weight", ".inner.weight")  # of a module that the adapter changes
+        module, _, leaf = name.rpartition(".")
+        wrapped = f"{module}.inner.{leaf}"  # of a module that the adapter changes
         own = self._parameters.get(name, self._parameters.get(wrapped))
         if own is None:
             raise Unreplayable(name, "has another name in the model in memory: its base cannot be divided")

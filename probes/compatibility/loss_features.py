@@ -8,6 +8,7 @@ moved. With e a token's embedding, g the norm before a module and U the output l
 - ``read_change``, ``write_change``: |dW Q| / |W Q| and |P^T dW| / |P^T W| (base_changes.py)
 - ``change``: |dW| / |W| over all matrices together
 - ``merged``: |<dW, s B A>| / |s B A|^2, the share of the adapter that the base has taken in already
+- ``lost``: |1 - share|, of what the adapter adds to the answers to random short texts (streamed_llama.py); no mean
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from probes.artefacts.safetensors_header import read_json
 from probes.compatibility.base_changes import relative
 from probes.compatibility.coordinates import READERS, sampled_tokens
 from probes.compatibility.stored_tensors import StoredTensors
+from probes.compatibility.streamed_llama import answers, kept_share, random_texts, vocabulary
 
 TOKENS = 256
 HEADS = ("lm_head.weight",)
@@ -31,7 +33,8 @@ HEADS = ("lm_head.weight",)
 
 @dataclass(frozen=True, slots=True)
 class LossFeatures:
-    """See the module; each >= 0. is_whole: do both bases have every module of the adapter under Llama's names?"""
+    """See the module; each >= 0, and nan where it cannot be had. is_whole: do both bases have every module of the adapter
+    under Llama's names?"""
 
     reads: float
     writes: float
@@ -39,6 +42,7 @@ class LossFeatures:
     write_change: float
     change: float
     merged: float
+    lost: float
     is_whole: bool = True
 
     @property
@@ -47,7 +51,7 @@ class LossFeatures:
         return astuple(self)[: len(NAMES)]
 
 
-NAMES = ("reads", "writes", "read_change", "write_change", "change", "merged")
+NAMES = ("reads", "writes", "read_change", "write_change", "change", "merged", "lost")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ class _Module:
 
 
 def loss_features(old: Path, new: Path, adapter: LoraAdapter) -> LossFeatures:
-    """Reads every matrix of both bases once. Raises Unreplayable for damaged files."""
+    """Reads every matrix of both bases a few times. Raises Unreplayable for damaged files."""
     first, second = StoredTensors.open(old), StoredTensors.open(new)
     modules = list(_modules(adapter))
     rows = [row for module in modules if (row := _of_module(module, first, second)) is not None]
@@ -73,7 +77,19 @@ def loss_features(old: Path, new: Path, adapter: LoraAdapter) -> LossFeatures:
     merged = abs(sum(row[2] for row in rows)) / total
     whole = bool(rows) and len(rows) == len(modules) and not adapter.saved and not adapter.beyond_low_rank
     change = _whole_change(first, second)
-    return LossFeatures(reads, writes, read_change, write_change, change, merged, is_whole=whole)
+    lost = abs(1.0 - _share(first, second, adapter))
+    return LossFeatures(reads, writes, read_change, write_change, change, merged, lost, is_whole=whole)
+
+
+def _share(old: StoredTensors, new: StoredTensors, adapter: LoraAdapter) -> float:
+    """Of what the adapter adds, as ``kept_share`` has it; nan where either base is not computed, or has other tokens."""
+    size = vocabulary(old)
+    if not size or vocabulary(new) != size:
+        return math.nan
+    ids = random_texts(size)
+    before = answers(old, adapter, ids)
+    after = answers(new, adapter, ids) if before is not None else None
+    return math.nan if before is None or after is None else kept_share(before, after)
 
 
 def _modules(adapter: LoraAdapter) -> Iterator[_Module]:

@@ -16,10 +16,11 @@ import numpy as np
 from detectors.canaries.mean_interval import mean_interval
 from detectors.canaries.retention import measure
 from detectors.canaries.tolerance import Tolerances, beyond_tolerance
-from detectors.records import Comparison, Interval, Measurement, Summary
+from detectors.records import Comparison, Interval, Measurement, NamedCause, Summary
 from probes.canaries.canary_file import Canary
 from probes.canaries.replay_pairs import ask_all, summary
 from probes.enrolment.candidates import continue_greedily, golden_sides
+from probes.enrolment.noise_battery import LEAST as ROUNDING
 from probes.errors import Unreplayable
 from probes.golden.record import GoldenCanary, tokenizer_fingerprint
 from probes.golden.statistical_power import strong_enough
@@ -49,7 +50,8 @@ class Reference:
 class MeasuredLoss:
     """retention, strength: with their 95 % intervals over canaries; beyond: canaries beyond tolerance
 
-    flipped: canaries whose answer has another most probable token somewhere
+    flipped: canaries whose answer has another most probable token somewhere; cause: of a loss, None where none was
+    looked for
     """
 
     retention: Interval
@@ -57,6 +59,7 @@ class MeasuredLoss:
     beyond: tuple[str, ...]
     flipped: tuple[str, ...]
     facts: tuple[str, ...] = ()
+    cause: NamedCause | None = None
 
     @property
     def canaries(self) -> int:
@@ -110,27 +113,30 @@ def reference(runner: Runner, canaries: Sequence[Canary], most: int = 48) -> Ref
 def measured_loss(runner: Runner, accepted: Reference, tolerances: Tolerances | None = None) -> MeasuredLoss:
     """The same canaries on the runner's base. Raises Unreplayable where its tokenizer is another one: the same token
     ids would stand for other text, and retention is not defined."""
+    return summed_up(measurements(runner, accepted), tolerances, runner.facts(NAME))
+
+
+def measurements(runner: Runner, accepted: Reference) -> list[Measurement]:
+    """Each canary under adapter and base as they are now. Raises as ``measured_loss`` does."""
     if tokenizer_fingerprint(runner) != accepted.tokenizer:
         raise Unreplayable("tokenizer", "is another one than the accepted base's: retention is not defined across them")
-    return summed_up(measurements(runner, accepted.canaries), tolerances, runner.facts(NAME))
-
-
-def measurements(runner: Runner, canaries: Sequence[GoldenCanary]) -> list[Measurement]:
-    """Each canary under adapter and base as they are now."""
-    served, live = (_answers(runner, canaries, target) for target in (Target(NAME), Target(None)))
+    served, live = (_answers(runner, accepted.canaries, target) for target in (Target(NAME), Target(None)))
     return [
-        measure(Comparison(NAME, canary.reference, 1, served[canary.id], live[canary.id], 0.0)) for canary in canaries
+        measure(Comparison(NAME, canary.reference, 1, served[canary.id], live[canary.id], 0.0))
+        for canary in accepted.canaries
     ]
 
 
 def summed_up(
     measured: Sequence[Measurement], tolerances: Tolerances | None = None, facts: tuple[str, ...] = ()
 ) -> MeasuredLoss:
-    """One loss of all canaries together."""
-    allowed = tolerances or Tolerances()
+    """One loss of all canaries together. Where no number came out of the model, nothing is left of the adapter."""
+    allowed, broken = tolerances or Tolerances(), [m for m in measured if not m.finite]
+    if broken:
+        facts = (*facts, f"{len(broken)} of {len(measured)} canaries are answered with numbers that are not finite")
     return MeasuredLoss(
-        mean_interval([m.retention for m in measured]),
-        mean_interval([m.scale for m in measured]),
+        mean_interval([m.retention if m.finite else 0.0 for m in measured]),
+        mean_interval([m.scale if m.finite else 0.0 for m in measured]),
         tuple(m.comparison.reference.canary for m in measured if beyond_tolerance(m, allowed)),
         tuple(m.comparison.reference.canary for m in measured if _is_flipped(m)),
         facts,
@@ -143,7 +149,7 @@ def _is_flipped(measurement: Measurement) -> bool:
 
 
 def _with_strengths(runner: Runner, drafts: Sequence[GoldenCanary]) -> tuple[GoldenCanary, ...]:
-    """With the curve of the adapter's effect over its strength."""
+    """With the curve of the adapter's effect over its strength, and the noise that rounding alone makes."""
     curves = {scale: _answers(runner, drafts, Target(NAME, scale=scale)) for scale in STRENGTHS}
     out = []
     for draft in drafts:
@@ -151,7 +157,7 @@ def _with_strengths(runner: Runner, drafts: Sequence[GoldenCanary]) -> tuple[Gol
         by_scale |= {scale: curves[scale][draft.id].log_probs for scale in STRENGTHS}
         scales = sorted(by_scale)
         curve = np.stack([by_scale[scale] for scale in scales])
-        recorded = replace(draft.reference, scales=np.array(scales, np.float32), curve=curve)
+        recorded = replace(draft.reference, scales=np.array(scales, np.float32), curve=curve, noise=ROUNDING)
         out.append(replace(draft, reference=recorded))
     return tuple(out)
 

@@ -15,13 +15,14 @@ What breaks it: a base that was trained on besides. The weights then agree only 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
+from probes.artefacts.lora_files import LowRankUpdate
 from probes.errors import Unreplayable
 
 # Of |W - W'| / |W'|: above it a move does not explain the weights. Rounding to 4 bits leaves .1, half a tune .05.
@@ -64,8 +65,8 @@ class Axis:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ModuleMove:
-    """What happened to one module. inputs, outputs: its sides; gain_ratio: (in,) by which the moved A is divided, that
-    of the norms before it, None for ones; error: |W - W'| / |W'| that is left over"""
+    """What happened to one module. inputs, outputs: its sides; gains: (in,) of the norm before it, in the old and in
+    the new base, None for ones; error: |W - W'| / |W'| that is left over"""
 
     inputs: Axis
     outputs: Axis
@@ -125,8 +126,9 @@ class Coordinates:
         return f"{count} of {total} modules are not explained, worst {worst}: {self.unexplained[worst]:.0%} left over"
 
 
-def solve(old: Tensors, new: Tensors, modules: Iterable[str]) -> Coordinates:
-    """The move of these modules. modules: names of linear modules, without ".weight"
+def solve(old: Tensors, new: Tensors, modules: Mapping[str, LowRankUpdate]) -> Coordinates:
+    """The move of these modules. modules: names of linear modules, without ".weight", and what an adapter adds to each.
+    One whose weight lies otherwise than (outputs, inputs), as GPT-2 has them, is not explained.
 
     Raises Unreplayable where a base lacks a module, or has embeddings of another shape.
     """
@@ -139,8 +141,8 @@ def solve(old: Tensors, new: Tensors, modules: Iterable[str]) -> Coordinates:
     if error > EXPLAINED:
         return Coordinates(residual, error)
     solved, unexplained = {}, {}
-    for name in modules:
-        move = _module(old, new, name, residual)
+    for name, update in sorted(modules.items()):
+        move = _module(old, new, name, residual, (update.b.shape[0], update.a.shape[1], before.shape[1]))
         if move.error <= EXPLAINED:
             solved[name] = move
         else:
@@ -148,12 +150,13 @@ def solve(old: Tensors, new: Tensors, modules: Iterable[str]) -> Coordinates:
     return Coordinates(residual, error, solved, unexplained)
 
 
-def _module(old: Tensors, new: Tensors, name: str, residual: Axis) -> ModuleMove:
-    """Given the residual stream on one side, the other one; where both could be that side, what explains more."""
+def _module(old: Tensors, new: Tensors, name: str, residual: Axis, sizes: tuple[int, int, int]) -> ModuleMove:
+    """Given the residual stream on one side, the other one; where both could be that side, what explains more. sizes:
+    outputs and inputs of the module, and the width of the stream"""
     before, after = old[f"{name}.weight"], new[f"{name}.weight"]
-    if before.shape != after.shape:
+    if not before.shape == after.shape == sizes[:2]:
         return ModuleMove(Axis(), Axis(), 1.0)
-    width, moves = old.embeddings().shape[1], list[ModuleMove]()
+    width, moves = sizes[2], list[ModuleMove]()
     if before.shape[1] == width:
         gains = _gains(old, new, name, width)
         outputs, error = _side(residual.moved(before * gains[0]), after * gains[1])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,8 @@ TOP = 20
 STAGE = "accepted answers"
 # Prompts that are answered together: their log-probabilities over the whole vocabulary are in memory at once.
 AT_ONCE = 8
+Tokens = tuple[int, ...]
+Turns = tuple[Mapping[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,6 +37,7 @@ class Lesson:
 
     prompt, forced: token ids; kept: (T, K) token ids, -1 where padded; log_probs: (T, K) of them, nats; rest: (T,) log
     of the probability of all others together
+    turns: that the prompt was rendered from, empty where they are not known
     """
 
     prompt: tuple[int, ...]
@@ -42,6 +45,7 @@ class Lesson:
     kept: Ints
     log_probs: Floats
     rest: Floats
+    turns: Turns = ()
 
 
 def of_record(golden: Golden) -> list[Lesson]:
@@ -53,6 +57,7 @@ def of_record(golden: Golden) -> list[Lesson]:
             canary.reference.kept,
             canary.reference.golden_adapter.log_probs,
             canary.reference.golden_adapter.rest,
+            canary.messages,
         )
         for canary in golden.pool
         if not canary.reference.listed  # an engine's listing is no distribution over the vocabulary
@@ -60,20 +65,22 @@ def of_record(golden: Golden) -> list[Lesson]:
 
 
 def of_copies(
-    runner: Runner, adapter: str, prompts: Sequence[tuple[int, ...]], most_tokens: int, stop: Stop, progress: Progress
+    runner: Runner, adapter: str, turns_of: Mapping[Tokens, Turns], most_tokens: int, stop: Stop, progress: Progress
 ) -> list[Lesson]:
-    """The golden adapter's greedy answers to these prompts on the golden base. runner: over the copies, open
+    """The golden adapter's greedy answers to these prompts on the golden base. runner: over the copies, open; turns_of:
+    token ids -> the turns that they were rendered from
 
     Fewer after ``stop()``. Raises Unreplayable as the runner does.
     """
-    lessons: list[Lesson] = []
+    lessons, prompts = list[Lesson](), list(turns_of)
     for start in range(0, len(prompts), AT_ONCE):
         progress(STAGE, start, len(prompts))
-        batch = list(prompts[start : start + AT_ONCE])
+        batch = prompts[start : start + AT_ONCE]
         answers = _answers(runner, adapter, batch, most_tokens, stop)
         if stop():
             return lessons
-        lessons += _scored(runner, adapter, [pair for pair in zip(batch, answers, strict=True) if pair[1]], stop)
+        answered = [pair for pair in zip(batch, answers, strict=True) if pair[1]]
+        lessons += [replace(own, turns=turns_of[own.prompt]) for own in _scored(runner, adapter, answered, stop)]
     progress(STAGE, len(prompts), len(prompts))
     return lessons
 
@@ -128,7 +135,8 @@ def write(path: Path, lessons: Sequence[Lesson], made_from: Mapping[str, object]
         }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    save_file(arrays, partial, metadata={"count": str(len(lessons)), "made_from": _key(made_from)})
+    turns = json.dumps([[dict(turn) for turn in lesson.turns] for lesson in lessons])
+    save_file(arrays, partial, metadata={"count": str(len(lessons)), "turns": turns, "made_from": _key(made_from)})
     partial.replace(path)
 
 
@@ -141,8 +149,8 @@ def read(path: Path, made_from: Mapping[str, object]) -> list[Lesson] | None:
             metadata = opened.metadata() or {}
         if metadata.get("made_from") != _key(made_from):
             return None
-        arrays, count = load_file(path), int(metadata["count"])
-        return [_lesson(arrays, index) for index in range(count)]
+        arrays, turns = load_file(path), json.loads(metadata["turns"])
+        return [replace(_lesson(arrays, index), turns=tuple(own)) for index, own in enumerate(turns)]
     except (OSError, SafetensorError, KeyError, ValueError):
         return None
 

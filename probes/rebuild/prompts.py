@@ -29,10 +29,11 @@ TRIES = 4
 Turns = tuple[Mapping[str, str], ...]
 
 
-def recorded(golden: Golden, canaries: Iterable[Canary]) -> list[Turns]:
-    """Messages of the record's selected half and of canaries that are in neither half, each once; none held out."""
+def recorded(golden: Golden, canaries: Iterable[Canary], given: Iterable[Turns] = ()) -> list[Turns]:
+    """Messages of the record's selected half, of canaries that are in neither half, and others that are given, each
+    once; none held out: canaries may have been chosen from the very requests that are given."""
     held_out = {_text(canary.messages) for canary in golden.held_out}
-    prompts = [own.messages for own in golden.pool] + [own.messages for own in canaries]
+    prompts = [*(own.messages for own in golden.pool), *(own.messages for own in canaries), *given]
     turns = [messages for messages in prompts if messages]
     distinct = {_text(own): tuple(own) for own in turns}
     return [own for text, own in distinct.items() if text not in held_out]

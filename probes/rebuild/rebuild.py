@@ -7,8 +7,8 @@ out where an earlier one keeps all of the effect. They are ranked by what counts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,23 +16,25 @@ from probes.artefacts.identity import ADAPTER_CONFIG
 from probes.artefacts.lora_files import LowRankUpdate, read_adapter
 from probes.artefacts.safetensors_header import read_json
 from probes.canaries.canary_file import Canary
-from probes.canaries.rendering import prompt_of
+from probes.canaries.rendering import prompt_of, rendered_by
 from probes.canaries.replay_pairs import Progress
 from probes.errors import ProbeError, Refused, Unreplayable, Unsupported, size
 from probes.golden.record import Golden, tokenizer_fingerprint
 from probes.model.adapter_parts.low_rank import linear_shape
 from probes.model.build import Placement, build, read_base
+from probes.model.device_memory import card_of, check_available
 from probes.model.forward import Model
 from probes.model.free_memory import check_free
 from probes.rebuild import lessons as lesson_file
-from probes.rebuild.acceptance import Acceptance, AcceptanceRules, assess, failures
+from probes.rebuild.acceptance import SPECIAL_END, Acceptance, AcceptanceRules, assess, failures
 from probes.rebuild.base_tensors import BaseTensors
 from probes.rebuild.candidates import plain_copy, re_expressed, write_adapter
 from probes.rebuild.coordinates import Coordinates, solve
 from probes.rebuild.lessons import Lesson, of_copies, of_record, retokenised
 from probes.rebuild.prompts import Turns, recorded, written
-from probes.rebuild.training import Recipe, Trained, fresh_updates, needed_bytes, train
+from probes.rebuild.training import Recipe, Trained, Training, fresh_updates, needed_bytes, train
 from probes.runner import Runner, Stop
+from probes.runners.in_process import Runner as InProcess
 
 PLAIN, RE_EXPRESSED, RETRAINED = "plain copy", "re-expressed", "retrained"
 FOLDERS = {PLAIN: "plain", RE_EXPRESSED: "re-expressed", RETRAINED: "retrained"}
@@ -155,7 +157,7 @@ def _move(kept: Kept, new: NewBase) -> tuple[Coordinates | None, list[str]]:
     if kept.base is None:
         return None, ["the accepted base is not kept, so its coordinates cannot be compared with the new one's"]
     try:
-        return solve(BaseTensors(kept.base), BaseTensors(new.folder), sorted(read_adapter(kept.files).low_rank)), []
+        return solve(BaseTensors(kept.base), BaseTensors(new.folder), read_adapter(kept.files).low_rank), []
     except (Unreplayable, Unsupported) as error:
         return None, [f"no coordinates: {error}"]
 
@@ -202,7 +204,8 @@ def _trained(
     texts = _lessons(kept, new, comparable, wish, work, notes)
     if texts is None:
         return None
-    model = build(read_base(new.folder, work.placement.dtype), work.placement)
+    placement = _for_training(work.placement)
+    model = build(read_base(new.folder, placement.dtype), placement)
     updates = _start(model, kept, start, wish.recipe, notes)
     numbers = sum(part.a.numel() + part.b.numel() for part in updates.values())
     needed = needed_bytes(model, texts, wish.recipe, numbers)
@@ -210,12 +213,19 @@ def _trained(
         f"training: {len(texts)} texts, {wish.recipe.steps} steps of {wish.recipe.batch}, {numbers} numbers in "
         f"{len(updates)} modules; about {size(needed)} beside the base's {size(model.bytes)}"
     )
-    if work.placement.device.type == "cpu":
+    if placement.device.type == "cpu":
         check_free(str(new.folder), needed)
-    made_from = {"base": model.hash, "adapter": kept.golden.adapter_hash, "golden": kept.golden.hash}
+    else:
+        check_available(str(new.folder), needed, card_of(placement.device))
     checkpoint = work.out / UNFINISHED / "training.safetensors"
-    trained = train(model, updates, texts, wish.recipe, work.stop, work.progress, checkpoint, made_from)
+    wanted = Training(updates, texts, wish.recipe, model.hash, checkpoint)
+    trained = train(model, wanted, work.stop, work.progress)
     return None if trained is None else (trained, len(texts))
+
+
+def _for_training(placement: Placement) -> Placement:
+    """In plain numbers: a product of split halves has no gradient."""
+    return replace(placement, split=False, is_chosen=False) if placement.split else placement
 
 
 def _lessons(
@@ -246,7 +256,7 @@ def _from_copies(kept: Kept, wish: Wish, work: Working, notes: list[str]) -> lis
         )
         return []
     file = work.out / UNFINISHED / "lessons.safetensors"
-    turns = recorded(golden, kept.canaries) + list(kept.prompts)
+    turns = recorded(golden, kept.canaries, kept.prompts)
     made_from = {
         "golden": golden.hash,
         "adapter": golden.adapter_hash,
@@ -264,8 +274,8 @@ def _from_copies(kept: Kept, wish: Wish, work: Working, notes: list[str]) -> lis
             raise Unreplayable(str(kept.files), f"the accepted copies cannot be replayed ({why})")
         if wish.written and turns:
             turns += _made_up(kept, runner, turns, wish, work)
-        prompts = [prompt_of(runner, "a prompt", own, wish.most_tokens) for own in turns]
-        answered = of_copies(runner, golden.adapter, prompts, wish.most_tokens, work.stop, work.progress)
+        rendered = _rendered(runner, turns, wish.most_tokens, notes)
+        answered = of_copies(runner, golden.adapter, rendered, wish.most_tokens, work.stop, work.progress)
     finally:
         runner.close()
     if work.stop():
@@ -274,13 +284,36 @@ def _from_copies(kept: Kept, wish: Wish, work: Working, notes: list[str]) -> lis
     return answered
 
 
+def _rendered(runner: Runner, turns: Sequence[Turns], most: int, notes: list[str]) -> dict[tuple[int, ...], Turns]:
+    """Token ids -> the turns that they were rendered from. One that this base cannot read is left out: of production's
+    requests some are longer than its context."""
+    rendered, refused = dict[tuple[int, ...], Turns](), list[str]()
+    for own in turns:
+        try:
+            rendered.setdefault(prompt_of(runner, "of these", own, most), own)
+        except Unreplayable as error:
+            if not error.path.startswith("canary "):
+                raise
+            refused.append(error.why)
+    if refused:
+        notes.append(f"{len(refused)} of {len(turns)} prompts are left out: {refused[0]}")
+    return rendered
+
+
 def _made_up(kept: Kept, runner: Runner, turns: Sequence[Turns], wish: Wish, work: Working) -> list[Turns]:
     """By the accepted base, without an adapter. None of them is a held-out canary's prompt."""
-    assert kept.base is not None
-    model = build(read_base(kept.base, work.placement.dtype), work.placement)
-    made = written(model, runner, turns, wish.written, wish.recipe.seed, work.progress, work.stop)
+    model, seed = _base_in_memory(kept, runner, work), wish.recipe.seed
+    made = written(model, runner, turns, wish.written, seed, work.progress, work.stop)
     held_out = {canary.messages[-1]["content"] for canary in kept.golden.held_out if canary.messages}
     return [own for own in made if own[-1]["content"] not in held_out]
+
+
+def _base_in_memory(kept: Kept, runner: Runner, work: Working) -> Model:
+    """The runner's own where it holds one here: a second copy would take twice the memory."""
+    assert kept.base is not None
+    if isinstance(runner, InProcess) and runner.loaded.live is not None:
+        return runner.loaded.live
+    return build(read_base(kept.base, work.placement.dtype), work.placement)
 
 
 def _same_tokenizer(kept: Kept, new: NewBase, candidates: Sequence[Candidate], work: Working) -> bool:
@@ -304,15 +337,26 @@ def _by_other_tokens(kept: Kept, new: NewBase, every: Sequence[Lesson], work: Wo
     old.open()
     try:
         old.refresh()
-        texts = [(old.decode(lesson.prompt), old.decode(lesson.forced)) for lesson in every]
+        texts = [(lesson.turns, old.decode(lesson.prompt), old.decode(lesson.forced)) for lesson in every]
     finally:
         old.close()
     other.open()
     try:
         other.refresh()
-        return retokenised([(tuple(other.encode(prompt)), tuple(other.encode(answer))) for prompt, answer in texts])
+        end = other.end_of_answer() if isinstance(other, InProcess) else None
+        return retokenised([_other_tokens(other, end, *text) for text in texts])
     finally:
         other.close()
+
+
+def _other_tokens(
+    other: Runner, end: int | None, turns: Turns, prompt: str, answer: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Prompt and answer by this tokenizer and template. An answer that ended by the former one ends by this one."""
+    own = rendered_by(other.encode_chat, "of the record", turns) if turns else tuple(other.encode(prompt))
+    text = SPECIAL_END.sub("", answer)
+    ended = (end,) if end is not None and text != answer else ()
+    return own, (*other.encode(text), *ended)
 
 
 def _start(model: Model, kept: Kept, folder: Path, recipe: Recipe, notes: list[str]) -> dict[str, LowRankUpdate]:
@@ -333,7 +377,14 @@ def _start(model: Model, kept: Kept, folder: Path, recipe: Recipe, notes: list[s
     if not modules:
         raise Refused(str(kept.files), f"modules {', '.join(sorted(kinds))}", "modules that the new base has")
     notes.append(f"trained from nothing: the accepted factors do not fit this base ({len(modules)} modules)")
-    return fresh_updates(model, modules, recipe)
+    return fresh_updates(model, modules, _as_accepted(recipe, adapter.low_rank.values()))
+
+
+def _as_accepted(recipe: Recipe, accepted: Iterable[LowRankUpdate]) -> Recipe:
+    """Where the recipe has none of its own: the rank of the accepted adapter, its highest one, and the same scaling."""
+    widest = max(accepted, key=lambda part: part.a.shape[0])
+    rank = recipe.rank or widest.a.shape[0]
+    return replace(recipe, rank=rank, alpha=recipe.alpha or widest.scaling * rank)
 
 
 def _fits(model: Model, name: str, part: LowRankUpdate) -> bool:

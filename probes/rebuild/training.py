@@ -10,6 +10,7 @@ not: the order of the lessons is a function of seed and step alone.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ class Recipe:
     """How to train. rate: peak of Adam's step size, up over ``warmup`` steps and linearly down to 0
 
     checked: share of the lessons that is kept aside, on which the best step is chosen; checked_every: steps
-    rank, alpha: of parts that begin from nothing
+    rank, alpha: of parts that begin from nothing, 0 for those of the accepted adapter
     """
 
     steps: int = 120
@@ -57,8 +58,8 @@ class Recipe:
     seed: int = 0
     checked: float = 0.15
     checked_every: int = 20
-    rank: int = 8
-    alpha: float = 16.0
+    rank: int = 0
+    alpha: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1 or self.checked_every < 1:
@@ -134,28 +135,42 @@ def needed_bytes(model: Model, lessons: Sequence[Lesson], recipe: Recipe, parame
     return 4 * (tokens * a_token + LOGITS_KEPT * scored * model.width + 5 * parameters)
 
 
-def train(
-    model: Model,
-    start: Mapping[str, LowRankUpdate],
-    lessons: Sequence[Lesson],
-    recipe: Recipe,
-    stop: Stop,
-    progress: Progress,
-    checkpoint: Path | None = None,
-    made_from: Mapping[str, object] | None = None,
-) -> Trained | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Training:
+    """What is trained. start: module -> factors to begin from; base: hash of the model that it is trained on
+
+    checkpoint: file to go on from and to write to, where it is of the same base, start, lessons and recipe
+    """
+
+    start: Mapping[str, LowRankUpdate]
+    lessons: Sequence[Lesson]
+    recipe: Recipe
+    base: str = ""
+    checkpoint: Path | None = None
+
+    @property
+    def key(self) -> str:
+        """By which a checkpoint is known: changes with each number that it depends on."""
+        digest = hashlib.sha256()
+        for name, part in sorted(self.start.items()):
+            digest.update(f"{name} {part.scaling!r} {tuple(part.a.shape)} {tuple(part.b.shape)}".encode())
+            digest.update(part.a.float().numpy().tobytes() + part.b.float().numpy().tobytes())
+        for lesson in self.lessons:
+            digest.update(repr((lesson.prompt, lesson.forced)).encode())
+            digest.update(b"".join(table.tobytes() for table in (lesson.kept, lesson.log_probs, lesson.rest)))
+        made_from = {"recipe": asdict(self.recipe), "base": self.base, "learnt": digest.hexdigest()}
+        return json.dumps(made_from, sort_keys=True)
+
+
+def train(model: Model, wanted: Training, stop: Stop, progress: Progress) -> Trained | None:
     """The factors that are nearest to the accepted answers; None when it was stopped, with its checkpoint written.
 
-    model: the new base, without adapters that are in use; start: module -> factors to begin from
-    checkpoint: file to go on from and to write to; made_from: what it has to be of, beside recipe, start and lessons
-    Raises Refused for fewer lessons than a batch needs.
+    model: the new base, without adapters that are in use. Raises Refused without a lesson or a module.
     """
+    start, lessons, recipe, checkpoint = wanted.start, wanted.lessons, wanted.recipe, wanted.checkpoint
     if not lessons or not start:
         raise Refused("rebuild", f"{len(lessons)} lessons, {len(start)} modules", "at least one of each to train")
-    student = _Student(model, start)
-    key = json.dumps(
-        {"recipe": asdict(recipe), "lessons": len(lessons), **(made_from or {})}, sort_keys=True, default=str
-    )
+    student, key = _Student(model, start), wanted.key if checkpoint else ""
     state = (_read(checkpoint, key) if checkpoint else None) or _Progressed()
     student.take(state.weights)
     optimiser = _optimiser(student, recipe, state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
+from datetime import date
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -14,7 +14,7 @@ from rich.markup import escape
 from agent.clock import Clock
 from agent.config import Adapter, Config, Model, load
 from agent.errors import Refused
-from agent.lifecycle import passport_file, retirement
+from agent.lifecycle import history, passport_file, retirement
 from agent.lifecycle.candidates import recorded, runner_over
 from agent.lifecycle.passport import Measured
 from agent.terminal.console import as_json, console, people_to_stderr, rows_table, say
@@ -56,7 +56,9 @@ def accept(path: Path, name: str, wish: AcceptOptions, json: bool) -> int:
     finally:
         runner.close()
     why = failures(done, rules)
-    note(config, name, done, str(base), today())
+    on = Clock().today()
+    note(config, name, done, str(base), on)
+    history.record(config.probes.golden_dir, name, on, _event(candidate, done, why, base.name))
     if json:
         as_json(facts(done, why) | {"folder": str(candidate), "base": str(base)})
     else:
@@ -122,10 +124,6 @@ def facts(done: Acceptance, why: Sequence[str]) -> dict[str, Any]:
     return asdict(done) | {"accepted": not why, "why_not": list(why), "lost": done.lost}
 
 
-def today() -> date:
-    return datetime.fromtimestamp(Clock().now(), UTC).date()
-
-
 def _cells(name: str, done: Acceptance, why: Sequence[str]) -> tuple[str, ...]:
     retention = done.retention
     return (
@@ -137,6 +135,19 @@ def _cells(name: str, done: Acceptance, why: Sequence[str]) -> tuple[str, ...]:
         f"{done.same} of {done.canaries}",
         "not accepted" if why else "accepted",
     )
+
+
+def kept_words(done: Acceptance) -> str:
+    """How much of its effect is left, for a line of history."""
+    retention = done.retention
+    if retention is None:
+        return f"{done.right} of {done.checked} right answers are kept"
+    return f"it keeps {retention.mean:.3f} of its effect (95 % {retention.low:.3f} to {retention.high:.3f})"
+
+
+def _event(candidate: Path, done: Acceptance, why: Sequence[str], base: str) -> str:
+    verdict = "not accepted" if why else "passed the acceptance test"
+    return f"{candidate.name} {verdict} on {base}: {kept_words(done)}"
 
 
 def _next_step(name: str, why: Sequence[str]) -> str:

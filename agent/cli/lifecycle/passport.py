@@ -52,7 +52,7 @@ def show_passport(path: Path, name: str, wish: PassportOptions, json: bool) -> i
     runs out, or a signature does not hold; 2 fields that matter are empty. Raises Refused."""
     if json:
         people_to_stderr()
-    config, today = load(path), _today()
+    config, today = load(path), WallClock().today()
     model, adapter = _configured(config, name)
     if wish.fill or wish.run or wish.settings:
         _write(config, model, adapter, name, wish)
@@ -79,7 +79,7 @@ def show_passports(path: Path, json: bool) -> int:
     for one; an adapter without a passport counts as incomplete. Raises Refused."""
     if json:
         people_to_stderr()
-    config, today = load(path), _today()
+    config, today = load(path), WallClock().today()
     people = active_people(config)
     limits = horizons(config)
     configured = _by_name(config)
@@ -246,10 +246,6 @@ def _code(passport: Passport | None, running: Collection[Clock]) -> int:
 def _exit_code(codes: Collection[int]) -> int:
     """1 before 2 before 0."""
     return RUNS_OUT if RUNS_OUT in codes else INCOMPLETE if INCOMPLETE in codes else WELL
-
-
-def _today() -> date:
-    return datetime.fromtimestamp(WallClock().now(), UTC).date()
 
 
 def _by_name(config: Config) -> dict[str, tuple[Model, Adapter]]:

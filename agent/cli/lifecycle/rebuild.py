@@ -6,20 +6,19 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from types import TracebackType
 from typing import Any
 
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from agent.cli.lifecycle.accept import base_folder, configured, facts, note, show, today
+from agent.cli.lifecycle.accept import base_folder, configured, facts, kept_words, note, show
 from agent.clock import Clock
 from agent.config import Adapter, Config, load
 from agent.errors import Refused
-from agent.lifecycle import imported, passport_file
+from agent.lifecycle import history, imported, passport_file
 from agent.lifecycle.candidates import accepted_files, canaries_of, recorded, runner_over
 from agent.lifecycle.retirement import PROMPTS, canary_file
-from agent.terminal.console import as_json, console, people_to_stderr, say
+from agent.terminal.console import as_json, people_to_stderr, say
+from agent.terminal.stage_progress import StageProgress
 from agent.traffic.redaction import Redactor
 from probes.canaries.exported_traffic import read_exported
 
@@ -70,7 +69,7 @@ def rebuild_adapter(path: Path, name: str, wish: RebuildOptions, json: bool) -> 
     wanted = Wish(recipe, AcceptanceRules(wish.retention), wish.written, trained=wish.train, always=wish.always)
     out = wish.out or Path("rebuilt") / passport_file.folder_of(Path(), name).name
     started = Clock().steady()
-    with _Shown() as progress:
+    with StageProgress() as progress:
         work = Working(
             partial(runner_over, config),
             _placement(config),
@@ -92,18 +91,23 @@ def rebuild_adapter(path: Path, name: str, wish: RebuildOptions, json: bool) -> 
         show([(f"{own.name} ({own.folder})", own.acceptance, own.failures) for own in done.candidates])
     if done.successor is None:
         return NOT_ACCEPTED
-    _tell(config, name, done.successor, wish.base, f"{seconds:.0f} s")
+    _tell(config, name, done, wish.base, f"{seconds:.0f} s")
     return REBUILT
 
 
-def _tell(config: Config, name: str, successor: Any, base: str, took: str) -> None:
-    """What to do next, and the same in the passport."""
-    folder, on = successor.folder, today()
-    passport = passport_file.read(config.probes.golden_dir, name)
+def _tell(config: Config, name: str, done: Any, base: str, took: str) -> None:
+    """What to do next, and in the passport what was lost and what was made."""
+    from probes.rebuild.rebuild import PLAIN
+
+    successor, on = done.successor, Clock().today()
+    golden_dir, folder = config.probes.golden_dir, successor.folder
+    lost = [own.acceptance for own in done.candidates if own.name == PLAIN and own.failures]
+    events = [f"lost on {base}: as it is, {kept_words(own)}" for own in lost]
+    events.append(f"rebuilt on {base} as {successor.name}, from the golden record and its copies")
+    history.record(golden_dir, name, on, *events)
+    passport = passport_file.read(golden_dir, name)
     if passport is not None:
-        event = f"rebuilt on {base} as {successor.name}, from the golden record and its copies"
-        updated = passport.with_event(on, event).model_copy(update={"last_rebuild": on})
-        passport_file.write(config.probes.golden_dir, updated)
+        passport_file.write(golden_dir, passport.model_copy(update={"last_rebuild": on}))
         note(config, name, successor.acceptance, base, on)
     own = quote(name)
     say(escape(f"the successor is {folder} ({successor.name}, {took}). Test it again, put it in place, and accept it:"))
@@ -153,30 +157,3 @@ def _facts(done: Any, seconds: float) -> dict[str, Any]:
             for own in done.candidates
         ],
     }
-
-
-class _Shown:
-    """One bar a stage, each with the time that remains of it; elsewhere than on a terminal one line a stage."""
-
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        left = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-        self._bar = Progress(*columns, *left, console=console, disable=not console.is_terminal)
-        self._tasks: dict[str, Any] = {}
-
-    def __enter__(self) -> _Shown:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._bar.stop()
-
-    def show(self, stage: str, done: int, total: int) -> None:
-        """See ``replay_pairs.Progress``."""
-        if stage not in self._tasks:
-            self._tasks[stage] = self._bar.add_task(stage, total=total)
-            if not console.is_terminal:
-                say(escape(f"{stage} ..."))
-        self._bar.update(self._tasks[stage], completed=done, total=total)

@@ -9,18 +9,20 @@ from typing import Any
 
 from rich.markup import escape
 
-from agent.cli.lifecycle.accept import today
 from agent.cli.query import ask
+from agent.clock import Clock
 from agent.config import Config, load
 from agent.errors import AgentError, Refused
-from agent.lifecycle import passport_file, retirement
-from agent.lifecycle.retirement import PROMPTS, Retirement, Stored
+from agent.lifecycle import history, passport_file, retirement
+from agent.lifecycle.retirement import PAIRS, PROMPTS, Retirement, Stored
 from agent.proposals.prompt_sources import QUESTION, from_store
 from agent.terminal.console import as_json, people_to_stderr, say
+from agent.traffic.redaction import Redactor
 from probes.golden.archive import newest
 
 # How far back prompts are read from the store, and how many.
 HOURS, MOST_PROMPTS = 24 * 90, 2000
+PAIRS_QUESTION = "sampled_requests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +54,12 @@ def retire(path: Path, name: str, wish: RetireOptions, json: bool) -> int:
             f"adapter {name}", f"retired already on {before.at}: {before.why}", "--undo, or --forget --why TEXT"
         )
     kept = retirement.write(golden_dir, _retirement(config, name, wish.why), config.adapter(name)[1].canaries)
-    prompts = _keep_prompts(config, name, kept.parent)
+    prompts, pairs = _keep_prompts(config, name, kept.parent), _keep_pairs(config, name, kept.parent)
     stored = retirement.stored(golden_dir, name)
     _note(config, name, f"retired: {wish.why}")
     lines = [f"{name} is watched no more; agents notice within seconds. Kept in {golden_dir}:"]
     lines += [f"  {line.partition(':')[0]}" for line in stored.words]
-    _done(json, {"adapter": name, "retired": True, "prompts": prompts, **_counts(stored)}, lines)
+    _done(json, {"adapter": name, "retired": True, "prompts": prompts, "pairs": pairs, **_counts(stored)}, lines)
     return 0
 
 
@@ -91,7 +93,7 @@ def _forget(config: Config, name: str, before: Retirement | None, why: str, json
 def _retirement(config: Config, name: str, why: str) -> Retirement:
     model, adapter = config.adapter(name)
     record = adapter.golden or newest(config.probes.golden_dir, name) or ""
-    return Retirement(adapter=name, at=today(), why=why, base=model.name, golden=record)
+    return Retirement(adapter=name, at=Clock().today(), why=why, base=model.name, golden=record)
 
 
 def _keep_prompts(config: Config, name: str, folder: Path) -> int:
@@ -107,14 +109,35 @@ def _keep_prompts(config: Config, name: str, folder: Path) -> int:
     prompts = source.prompts.prompts if source else ()
     rows = [json_module.dumps({"messages": [dict(turn) for turn in own.canary.messages]}) for own in prompts]
     if rows:
-        passport_file.write_whole(folder / PROMPTS, "\n".join(rows) + "\n")
+        passport_file.write_whole(folder / PROMPTS, "\n".join(rows) + "\n", private=True)
     return len(rows)
 
 
+def _keep_pairs(config: Config, name: str, folder: Path) -> int:
+    """Likewise what was asked and answered, pair by pair: once the store drops them nobody else has them. How many were
+    kept."""
+    if not config.clickhouse.store_text:
+        return 0
+    redacted = Redactor(config.sampling.redact).text
+    given = {"subject": name, "hours": str(HOURS), "limit": str(MOST_PROMPTS)}
+    try:
+        columns, rows = ask(config, PAIRS_QUESTION, given)
+    except AgentError as error:
+        say(escape(f"its sampled pairs are not kept: {error}"))
+        return 0
+    answered = [dict(zip(columns, row, strict=True)) for row in rows]
+    pairs = [
+        {"at": str(own["at"]), "prompt": redacted(own["prompt"]), "output": redacted(own["output"])}
+        for own in answered
+        if own["prompt"] and own["output"]
+    ]
+    if pairs:
+        passport_file.write_whole(folder / PAIRS, "\n".join(map(json_module.dumps, pairs)) + "\n", private=True)
+    return len(pairs)
+
+
 def _note(config: Config, name: str, what: str) -> None:
-    passport = passport_file.read(config.probes.golden_dir, name)
-    if passport is not None:
-        passport_file.write(config.probes.golden_dir, passport.with_event(today(), what))
+    history.record(config.probes.golden_dir, name, Clock().today(), what)
 
 
 def _counts(stored: Stored) -> dict[str, Any]:

@@ -667,3 +667,26 @@ def test_a_picture_of_the_subject_is_in_a_page_and_in_no_end(config: Config) -> 
     assert body["images"][0]["src"] == "https://grafana.example/render?s=a%20b"
     assert violations(ENQUEUE, orjson.dumps({"routing_key": KEY, **body})) == []
     assert "images" not in event_of(notice(NoticeReason.RECOVERED), pictured)[1]
+
+
+@pytest.mark.parametrize("tickets", [False, True])
+def test_what_runs_out_is_a_change_event_or_a_ticket(
+    receiver: Receiver, key_file: Path, tmp_path: Path, tickets: bool
+) -> None:
+    config = Config(routing_key_file=key_file, url=receiver.url, clock_tickets=tickets)
+    sink = Sink(config, Surroundings(state_dir=tmp_path))
+    sink.open()
+    verdict = findings.verdict(at=FIXED)
+    for stage in ("30 days", "7 days"):
+        name = f"clock base_end_of_life 2026-03-06 {stage}"
+        sink.submit(to_notice(verdict, NoticeReason.PASSPORT_CLOCK, "prod", FIXED, name, "its base ends"))
+    assert wait_until(lambda: len(receiver.answers) >= 2)
+    sink.close(5.0)
+    assert [status for status, _ in receiver.answers[:2]] == [202, 202]
+    if not tickets:
+        assert len(receiver.changes) == 2 and not receiver.incidents
+        return
+    (incident,) = receiver.incidents
+    assert len(incident.events) == 2 and not receiver.changes
+    assert incident.dedup_key == f"gapwatch/prod/adapter/{ROUTER}/clock/base_end_of_life"
+    assert incident.events[0]["payload"]["severity"] == Severity.INFO.value

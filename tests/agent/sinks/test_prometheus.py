@@ -6,7 +6,7 @@ from typing import get_args
 
 import pytest
 
-from agent.records import Finding
+from agent.records import Finding, PassportClocks
 from agent.sinks.prometheus import to_metrics
 from agent.telemetry import Telemetry
 from tests.agent import findings
@@ -37,3 +37,13 @@ def test_a_change_within_tolerance_is_a_gauge_that_falls_back_to_zero() -> None:
         to_metrics(findings.verdict(tolerated_change=words), telemetry)
         (line,) = (x for x in telemetry.page().decode().splitlines() if x.startswith("gapwatch_tolerated_change{"))
         assert line.endswith(f" {value}")
+
+
+def test_days_of_a_clock_are_on_the_page_while_there_is_one() -> None:
+    telemetry = Telemetry()
+    running = PassportClocks(findings.NOW, (findings.clock(),))
+    to_metrics(running, telemetry)
+    labels = 'adapter="ticket-router",clock="base_end_of_life"'
+    assert f"gapwatch_clock_left_days{{{labels}}} 5.0" in telemetry.page().decode()
+    to_metrics(PassportClocks(findings.NOW, ()), telemetry)
+    assert "gapwatch_clock_left_days{" not in telemetry.page().decode()

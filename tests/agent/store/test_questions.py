@@ -11,7 +11,7 @@ import pytest
 
 from agent.alerting.notice import to_notice
 from agent.errors import Refused
-from agent.records import Finding, NoticeReason, PassportClocks
+from agent.records import AdapterClock, Finding, NoticeReason, PassportClocks
 from agent.store import client as store
 from agent.store.table_rows import Origin
 from detectors.records import (
@@ -52,7 +52,7 @@ def story() -> Iterator[Finding]:
     yield from (findings.traffic_round(at), findings.embedding(at=at), findings.calibration(at))
     yield findings.verdict(at=at, subject=SERVED, answered_by=ENGINE, files=BY_HASH)
     yield findings.evidence(1.0, subject=TONE, at=at, detector="embedding_drift", stream="prompt", pages=False)
-    yield PassportClocks(at, (), worth=(findings.adapter_worth(at),))
+    yield PassportClocks(at, (findings.clock(),), worth=(findings.adapter_worth(at),))
     for first, then in ((0, NOW - 600), (1000, NOW - 60), (2000, NOW)):
         yield findings.batch(first, n=100, at=then, aside=3)
 
@@ -396,3 +396,18 @@ def test_two_requests_with_one_id_have_each_its_own_text(migrated: store.Client)
         "user: my parcel is late, order 1",
         "user: my parcel is late, order 2",
     ]
+
+
+@embedded
+def test_what_runs_out_comes_first_to_last_and_a_clock_that_is_no_more_does_not(migrated: store.Client) -> None:
+    def running(kind: str, days: float) -> AdapterClock:
+        return replace(findings.clock(), kind=kind, due=NOW + days * 86_400)
+
+    insert(migrated, PassportClocks(NOW - 4 * 3600, (running("owner_gone", 0),)))
+    insert(migrated, PassportClocks(NOW - 60, (running("data_expiry", 30), running("base_end_of_life", 400))))
+    insert(migrated, PassportClocks(NOW - 60, (running("no_rebuild", -10),)))
+    rows = answers(migrated, "clocks")
+    assert [row["clock"] for row in rows] == ["no_rebuild", "data_expiry"]
+    assert [row["days_left"] for row in rows] == [pytest.approx(-10, abs=1), pytest.approx(30, abs=1)]
+    assert [row["clock"] for row in answers(migrated, "clocks", within_days="500")][-1] == "base_end_of_life"
+    assert answers(migrated, "clocks", subject="nobody") == []

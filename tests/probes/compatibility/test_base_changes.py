@@ -119,3 +119,28 @@ def test_features_of_a_loss_are_zero_where_nothing_moved_and_large_in_other_coor
     assert moved.reads > 0.5 and moved.writes > 0.5 and moved.change > 1
     little = loss_features(base, noisy(base, tmp_path / "n", 0.05), adapter)
     assert 0 < little.reads < 0.1 and 0.02 < little.read_change < 0.1
+
+
+@pytest.mark.parametrize("where", ["new", "old"])
+def test_numbers_that_are_not_finite_are_a_change(tmp_path: Path, where: str) -> None:
+    base = tiny_base(tmp_path / "base", tied=False)
+    name = "model.layers.1.mlp.up_proj.weight"
+
+    def spoilt(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        own = tensors[name].clone()
+        own[0, 0] = float("nan")
+        return tensors | {name: own}
+
+    broken = release(base, tmp_path / "broken", spoilt)
+    changes = base_changes(base, broken) if where == "new" else base_changes(broken, base)
+    assert [tensor.name for tensor in changes.changed] == [name] and not changes.is_same
+    assert any("1 with numbers that are not finite" in line for line in changes.lines())
+
+
+def test_a_tensor_that_was_all_zero_is_of_the_same_shape(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base", tied=False)
+    name = "model.layers.0.self_attn.q_proj.weight"
+    nothing = release(base, tmp_path / "nothing", lambda tensors: tensors | {name: torch.zeros_like(tensors[name])})
+    (change,) = base_changes(nothing, base).changed
+    assert math.isinf(change.change) and not change.reshaped
+    assert any("1 that were all 0 before" in line for line in base_changes(nothing, base).lines())

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from detectors.canaries.tolerance import Tolerances
 from probes.canaries.canary_file import Canary
 from probes.compatibility.coordinates import Coordinates
 from probes.compatibility.hybrid_base import bisect
-from probes.compatibility.scratch_replay import measured_loss, reference, scratch_runner
+from probes.compatibility.scratch_replay import measured_loss, measurements, reference, scratch_runner, summed_up
 from probes.errors import Unreplayable
+from tests.probes.architectures import architecture_base
 from tests.probes.compatibility.releases import noisy, permuted, release
 from tests.probes.tiny import tiny_adapter, tiny_base
 
@@ -64,3 +67,24 @@ def test_a_change_of_coordinates_is_named_and_not_halved(base: Path, adapter: Pa
     assert "no half of them works" in divided.words
     with pytest.raises(Unreplayable, match="other tensors or shapes"):
         bisect(base, tiny_base(tmp_path / "tied", tied=True), adapter, CANARIES, tmp_path)
+
+
+def test_a_bias_of_a_module_that_the_adapter_changes_is_put_in_too(tmp_path: Path) -> None:
+    """It was all 0 before, which is no other shape."""
+    base, name = architecture_base(tmp_path / "qwen", "qwen2"), "model.layers.1.self_attn.v_proj.bias"
+    adapter = tiny_adapter(tmp_path / "a", base)
+
+    def spoilt(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        noise = torch.randn(tensors[name].shape, generator=torch.Generator().manual_seed(1))
+        return tensors | {name: tensors[name] + 4 * noise}
+
+    divided = bisect(base, release(base, tmp_path / "new", spoilt), adapter, CANARIES, tmp_path)
+    assert divided.culprits is not None and divided.culprits.tensors == (name,)
+
+
+def test_answers_that_are_not_finite_leave_nothing_of_the_adapter(base: Path, adapter: Path, tmp_path: Path) -> None:
+    with scratch_runner(base, adapter, tmp_path) as runner:
+        measured = measurements(runner, reference(runner, CANARIES))
+    broken = [replace(own, finite=False, retention=float("nan"), scale=float("nan")) for own in measured]
+    lost = summed_up(broken)
+    assert lost.is_lost(Tolerances()) is True and "not finite" in lost.facts[0]

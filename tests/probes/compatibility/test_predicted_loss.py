@@ -11,11 +11,11 @@ import pytest
 from probes.compatibility.loss_features import NAMES, LossFeatures
 from probes.compatibility.predicted_loss import LossModel, design
 
-MODEL = LossModel((1.0, 0, 0, 0, 0.5, 0), (0, 2.0, 0, 0, 0, 0), 0.5, 0.9, 16)
+MODEL = LossModel((1.0, 0, 0, 0, 0.5, 0, 0), (0, 2.0, 0, 0, 0, 0, 0), 0.5, 0.9, 16)
 
 
 def features(reads: float = 0.0, writes: float = 0.0, change: float = 0.0) -> LossFeatures:
-    return LossFeatures(reads, writes, 0.0, 0.0, change, 0.0)
+    return LossFeatures(reads, writes, 0.0, 0.0, change, 0.0, 0.0)
 
 
 def test_nothing_moved_is_nothing_lost_and_more_is_more() -> None:

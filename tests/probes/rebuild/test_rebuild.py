@@ -3,21 +3,38 @@ held-out canaries."""
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from examples.helpdesk.releases import make_release, merge_lora
+from probes.artefacts.lora_files import read_adapter
 from probes.errors import ProbeError
 from probes.golden.record import Golden
+from probes.rebuild.lessons import Lesson, of_record
 from probes.rebuild.lessons import read as read_lessons
-from probes.rebuild.rebuild import PLAIN, RE_EXPRESSED, RETRAINED, Kept, NewBase, Rebuilt, Wish, Working, rebuild
+from probes.rebuild.rebuild import (
+    PLAIN,
+    RE_EXPRESSED,
+    RETRAINED,
+    Kept,
+    NewBase,
+    Rebuilt,
+    Wish,
+    Working,
+    _base_in_memory,
+    _other_tokens,
+    rebuild,
+)
 from probes.rebuild.training import Recipe
+from probes.runners.in_process import Runner
 from tests.probes.rebuild.conftest import Enrolled
 from tests.probes.rebuild.worlds import ADAPTER, CANARIES, PLACEMENT, runner_over
-from tests.probes.tiny import tiny_adapter, tiny_base
+from tests.probes.tiny import ends_now_and_then, opened, tiny_adapter, tiny_base
 from tests.probes.worlds import silent
 
 WISH = Wish(Recipe(steps=30, rate=1e-3, checked_every=10), written=0, most_tokens=8, always=True)
@@ -154,3 +171,68 @@ def test_no_training_where_none_is_wanted(enrolled: Enrolled, improved: Path, tm
     )
     assert names(done) == [PLAIN] and done is not None and done.trained is None
     assert ADAPTER not in done.candidates[0].name
+
+
+def test_prompts_that_are_given_hold_no_held_out_canary(enrolled: Enrolled, improved: Path, tmp_path: Path) -> None:
+    """Canaries may have been chosen from the very requests that are given; and of these one may be too long."""
+    held_out = [canary.messages for canary in enrolled.golden.held_out]
+    endless = ({"role": "user", "content": "q" * 3000},)
+    alone = Kept(enrolled.golden, enrolled.adapter, enrolled.base, (), [*held_out, endless])
+    wish = replace(WISH, recipe=Recipe(steps=1, batch=4))
+    done = rebuild(alone, NewBase(improved, "org/new"), wish, working(tmp_path, []))
+    assert done is not None and any("1 of" in words and "context" in words for words in done.notes)
+    learnt = {own.prompt for own in lessons_of(tmp_path / "out" / "unfinished" / "lessons.safetensors")}
+    assert learnt and not learnt & {canary.prompt for canary in enrolled.golden.held_out}
+
+
+def lessons_of(file: Path) -> list[Lesson]:
+    with safe_open(file, framework="np") as opened:
+        made_from = json.loads(opened.metadata()["made_from"])
+    return read_lessons(file, made_from) or []
+
+
+def test_parts_from_nothing_have_the_rank_and_the_scaling_of_the_accepted_ones(
+    enrolled: Enrolled, tmp_path: Path
+) -> None:
+    narrow = tiny_base(tmp_path / "narrow", seed=3, tied=False, head_dim=8)
+    wish = replace(WISH, recipe=Recipe(steps=1, batch=4))
+    done = rebuild(replace(kept(enrolled), canaries=()), NewBase(narrow, "org/new"), wish, working(tmp_path, []))
+    assert done is not None
+    (folder,) = [own.folder for own in done.candidates if own.name == RETRAINED]
+    before, after = (list(read_adapter(place).low_rank.values()) for place in (enrolled.adapter, folder))
+    assert {part.a.shape[0] for part in after} == {part.a.shape[0] for part in before} == {4}
+    assert {part.scaling for part in after} == {part.scaling for part in before}
+
+
+def test_with_another_tokenizer_texts_are_rendered_by_its_own_template_and_end_as_its_answers_do(
+    enrolled: Enrolled, tmp_path: Path
+) -> None:
+    other = ends_now_and_then(tiny_base(tmp_path / "other", seed=3, tied=False))
+    file = other / "tokenizer_config.json"
+    template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% if m.role == 'assistant' %}<e>{% endif %}{% endfor %}"
+    )
+    for place in (file, other / "chat_template.jinja"):
+        if place.suffix == ".jinja" and place.is_file():
+            place.write_text(template)
+        elif place == file:
+            place.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template}))
+    old, new = (opened(base, tmp_path) for base in (enrolled.base, other))
+    lesson = next(own for own in of_record(enrolled.golden) if old.decode(own.forced).endswith("<e>"))
+    texts = map(old.decode, (lesson.prompt, lesson.forced))
+    prompt, answer = _other_tokens(new, new.end_of_answer(), lesson.turns, *texts)
+    assert new.decode(prompt) == f"[user]{lesson.turns[0]['content']}"
+    assert answer[-1] == new.end_of_answer() and "<e>" not in new.decode(answer[:-1])
+    for runner in (old, new):
+        runner.close()
+
+
+def test_the_base_that_is_in_memory_writes_prompts_itself(enrolled: Enrolled, tmp_path: Path) -> None:
+    work = working(tmp_path, [])
+    runner = work.make(enrolled.base, {ADAPTER: enrolled.adapter})
+    runner.open()
+    try:
+        assert isinstance(runner, Runner)
+        assert _base_in_memory(kept(enrolled), runner, work) is runner.loaded.live
+    finally:
+        runner.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from probes.errors import Refused
 from probes.model.build import build, read_base
 from probes.model.forward import Model
 from probes.rebuild.lessons import Lesson
-from probes.rebuild.training import Recipe, Trained, divergence, fresh_updates, needed_bytes, train
+from probes.rebuild.training import Recipe, Trained, Training, divergence, fresh_updates, needed_bytes, train
 from probes.runner import Target
 from tests.probes.rebuild.worlds import PLACEMENT, base_and_adapter
 from tests.probes.tiny import full, opened
 from tests.probes.worlds import never, silent
 
-RECIPE = Recipe(steps=24, batch=4, rate=5e-3, checked_every=8, seed=3)
+RECIPE = Recipe(steps=24, batch=4, rate=5e-3, checked_every=8, seed=3, rank=8, alpha=16.0)
 MODULES = ("model.layers.0.self_attn.q_proj", "model.layers.1.mlp.down_proj", "model.layers.0.self_attn.v_proj")
 
 
@@ -52,15 +53,8 @@ def trained(
 ) -> Trained | None:
     model, lessons = world
     count = iter(range(10**9))
-    return train(
-        model,
-        fresh_updates(model, MODULES, recipe),
-        lessons,
-        recipe,
-        lambda: next(count) >= steps_until_stop,
-        silent,
-        checkpoint,
-    )
+    wanted = Training(fresh_updates(model, MODULES, recipe), lessons, recipe, checkpoint=checkpoint)
+    return train(model, wanted, lambda: next(count) >= steps_until_stop, silent)
 
 
 def test_the_divergence_is_that_of_the_whole_vocabulary_where_all_of_it_is_kept() -> None:
@@ -115,8 +109,11 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(world: tuple[Model, lis
 def test_a_checkpoint_of_something_else_is_left_alone(world: tuple[Model, list[Lesson]], tmp_path: Path) -> None:
     file = tmp_path / "training.safetensors"
     assert trained(world, checkpoint=file, steps_until_stop=18) is None
-    other = Recipe(**{**{f: getattr(RECIPE, f) for f in RECIPE.__slots__}, "seed": 4})
+    other = replace(RECIPE, seed=4)
     assert trained(world, other, file, steps_until_stop=8) is None  # begins at 0, so 8 steps are too few
+    model, lessons = world
+    others = [replace(lessons[0], rest=lessons[0].rest - 0.5), *lessons[1:]]  # as many, and not the same
+    assert trained((model, others), checkpoint=file, steps_until_stop=8) is None
     file.write_bytes(b"damaged")
     assert trained(world, checkpoint=file) is not None
 
@@ -124,7 +121,7 @@ def test_a_checkpoint_of_something_else_is_left_alone(world: tuple[Model, list[L
 def test_the_base_is_left_as_it_was(world: tuple[Model, list[Lesson]]) -> None:
     model, _ = world
     before = {name: own.clone() for name, own in model.network.named_parameters()}
-    trained(world, Recipe(steps=2, batch=2, checked_every=2))
+    trained(world, replace(RECIPE, steps=2, batch=2, checked_every=2))
     assert all(torch.equal(own, before[name]) for name, own in model.network.named_parameters())
     assert not any(module._forward_hooks for module in model.network.modules())
 
@@ -146,4 +143,4 @@ def test_a_recipe_that_makes_no_sense_is_refused(wrong: dict[str, float]) -> Non
 def test_nothing_to_train_on_is_refused(world: tuple[Model, list[Lesson]]) -> None:
     model, _ = world
     with pytest.raises(Refused, match="0 lessons"):
-        train(model, fresh_updates(model, MODULES, RECIPE), [], RECIPE, never, silent)
+        train(model, Training(fresh_updates(model, MODULES, RECIPE), [], RECIPE), never, silent)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from agent.lifecycle.passport import Passport
 from agent.terminal.console import console
 from probes.golden.archive import newest
 from tests.agent.cli.lifecycle.test_passport import config as config  # a fixture
+from tests.agent.cli.test_canaries import stored, written
+from tests.agent.findings import ROUTER
+
+MAIL = {"pattern": "[a-z]+@example.org", "replacement": "MAIL"}
 
 
 def said_by(path: Path, wish: RetireOptions) -> str:
@@ -57,3 +62,22 @@ def test_what_is_forgotten_is_told_and_cannot_come_back(config: Path, capsys: py
 def test_a_name_that_nothing_has_is_refused(config: Path) -> None:
     with pytest.raises(Refused, match="router, rewriter"):
         retire(config, "nobody", RetireOptions("x"), json=False)
+
+
+def test_what_was_asked_and_answered_is_kept_where_the_store_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = written(tmp_path, probes={"golden_dir": "golden"}, sampling={"redact": [MAIL]})
+    stored(file, ["where is parcel 3 of ann@example.org", "where is parcel 4"])
+    capsys.readouterr()
+    assert retire(file, ROUTER, RetireOptions("its task is gone"), json=True) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["prompts"], facts["pairs"]) == (2, 2)
+    folder = passport_file.folder_of(tmp_path / "golden", ROUTER)
+    pairs = [json.loads(line) for line in (folder / retirement.PAIRS).read_text().splitlines()]
+    assert all(set(pair) == {"at", "prompt", "output"} and pair["output"] for pair in pairs)
+    assert any("parcel 3" in pair["prompt"] for pair in pairs) and "ann@" not in str(pairs)
+    assert {stat.S_IMODE((folder / name).stat().st_mode) for name in (retirement.PAIRS, retirement.PROMPTS)} == {0o600}
+    with console.capture() as said:
+        retire(file, ROUTER, RetireOptions("by order", forget=True), json=False)
+    assert "sampled prompts with their answers" in said.get() and not (folder / retirement.PAIRS).exists()
