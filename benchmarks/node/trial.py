@@ -18,7 +18,7 @@ from benchmarks.node.sidecar_pod import BROKER_PORT, ROOT, Inputs
 from benchmarks.node.single_node import Node
 from benchmarks.node.timeline import Look
 
-# A healthy pod is up in a few seconds; the startup probe gives up after two minutes.
+# A healthy pod is up in a few seconds; the startup probe gives up after five minutes.
 START_PATIENCE_S = 45.0
 END_PATIENCE_S = 90.0
 

@@ -170,7 +170,11 @@ def test_a_witness_is_that_of_the_manifest(rendered: dict[str, list[Manifest]]) 
     ours = only(rendered["witness"], "StatefulSet")["spec"]
     for named in ("serviceName", "selector"):
         assert ours.pop(named) != shipped["spec"].pop(named) or named == "serviceName"
-    assert ours["template"].pop("metadata")["annotations"] == shipped["spec"]["template"].pop("metadata")["annotations"]
+    assert "annotations" not in ours["template"].pop("metadata"), "scraped by its PodMonitor"
+    del shipped["spec"]["template"]["metadata"]
+    for stateful in (ours, shipped["spec"]):
+        [spread] = stateful["template"]["spec"]["topologySpreadConstraints"]
+        assert spread.pop("labelSelector")
     [container] = ours["template"]["spec"]["containers"]
     assert container.pop("imagePullPolicy") == "IfNotPresent", "what the API takes where a manifest says nothing"
     assert ours == shipped["spec"]
@@ -258,6 +262,17 @@ def test_rules_are_those_of_the_folder_and_each_dashboard_has_a_map(helm: Helm) 
     assert len(maps) == len(files)
 
 
+def test_pods_are_scraped_by_one_way_alone(helm: Helm) -> None:
+    """As the manifest has it, or by a PodMonitor: both would send every alert twice."""
+    items = list(yaml.safe_load_all((DEPLOY / "kubernetes/witness.yaml").read_text()))
+    for monitor, expected in (("false", annotations(items)), ("true", {})):
+        assert annotations(helm.render("witness", "--set", f"monitoring.podMonitor.enabled={monitor}")) == expected
+
+
+def annotations(items: list[Manifest]) -> dict[str, str]:
+    return dict(only(items, "StatefulSet")["spec"]["template"]["metadata"].get("annotations", {}))
+
+
 def test_one_witness_has_no_disruption_budget(helm: Helm) -> None:
     """It would forbid that its node is ever drained."""
     kinds = [item["kind"] for item in helm.render("witness", "--set", "witness.replicas=1")]
@@ -276,3 +291,11 @@ def test_gpu_claims_and_placement_reach_the_pod(helm: Helm) -> None:
     pod = spec["template"]["spec"]
     assert (pod["resourceClaims"], pod["runtimeClassName"]) == ([json.loads(claim)], "nvidia")
     assert pod["containers"][0]["resources"]["claims"] == [{"name": "gpu"}]
+
+
+@pytest.mark.parametrize(
+    ("budget", "grace_s"), [('"4s"', 20), ('"25s"', 35), ('"1m"', 70), ('"1500ms"', 20), ("12.5", 23)]
+)
+def test_a_pod_may_take_longer_to_end_than_its_agent_does(helm: Helm, budget: str, grace_s: int) -> None:
+    items = helm.render("witness", "--set-json", f"config.shutdown_budget={budget}")
+    assert only(items, "StatefulSet")["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == grace_s

@@ -126,6 +126,15 @@ def test_gapwatch_is_a_native_sidecar_that_waits_for_nobody() -> None:
     assert "preStop" not in sidecar().get("lifecycle", {})
 
 
+def test_a_start_on_a_starved_node_is_given_time_and_a_slow_answer_too() -> None:
+    """A restart would begin it again, and the engine waits for it: 5 minutes, of answers within 5 s."""
+    for container in (sidecar(), *WITNESS["StatefulSet"]["spec"]["template"]["spec"]["containers"]):
+        start = container["startupProbe"]
+        assert start["periodSeconds"] * start["failureThreshold"] >= 300 and start["timeoutSeconds"] >= 5
+        alive = container["livenessProbe"]
+        assert alive["timeoutSeconds"] >= 5 and alive["periodSeconds"] * alive["failureThreshold"] >= 120
+
+
 def test_the_pod_starts_without_the_secret_and_without_the_configmap() -> None:
     """Neither may keep the engine from starting: the kubelet waits for a volume that is not optional for ever."""
     own = [v for v in pod()["volumes"] if v["name"] in {mount["name"] for mount in sidecar()["volumeMounts"]}]
@@ -237,4 +246,11 @@ def test_the_witness_has_a_name_that_its_group_knows_and_reaches_what_the_sideca
         assert selector.items() <= labels.items()
     policy = WITNESS["NetworkPolicy"]["spec"]
     assert policy["podSelector"]["matchLabels"].items() <= labels.items()
+    assert policy["ingress"] == [{"ports": [{"protocol": "TCP", "port": 9464}]}]
+    budget = WITNESS["PodDisruptionBudget"]["spec"]
+    assert (
+        budget["selector"]["matchLabels"].items() <= labels.items() and budget["maxUnavailable"] < stateful["replicas"]
+    )
+    [spread] = stateful["template"]["spec"]["topologySpreadConstraints"]
+    assert spread["labelSelector"]["matchLabels"].items() <= labels.items()
     assert reachable(policy["egress"]) == reachable(shipped("NetworkPolicy")["spec"]["egress"])

@@ -34,9 +34,9 @@ variables.annotations[?"gapwatch.io/{{ index . 0 }}"].orValue({{ index . 1 }})
   ],
   ports: [{{ $of }}.ports{name: "gapwatch", containerPort: {{ include "gapwatch.port" . }}}],
   startupProbe: {{ $of }}.startupProbe{
-    httpGet: {{ $of }}.startupProbe.httpGet{path: "/livez", port: {{ include "gapwatch.port" . }}}, periodSeconds: 2, failureThreshold: 60},
+    httpGet: {{ $of }}.startupProbe.httpGet{path: "/livez", port: {{ include "gapwatch.port" . }}}, periodSeconds: 2, timeoutSeconds: 5, failureThreshold: 150},
   livenessProbe: {{ $of }}.livenessProbe{
-    httpGet: {{ $of }}.livenessProbe.httpGet{path: "/livez", port: {{ include "gapwatch.port" . }}}, periodSeconds: 20, timeoutSeconds: 5, failureThreshold: 3},
+    httpGet: {{ $of }}.livenessProbe.httpGet{path: "/livez", port: {{ include "gapwatch.port" . }}}, periodSeconds: 20, timeoutSeconds: 5, failureThreshold: 6},
   securityContext: {{ $of }}.securityContext{
     allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, runAsNonRoot: true, runAsUser: 10001, runAsGroup: 10001,
     capabilities: {{ $of }}.securityContext.capabilities{drop: ["ALL"]},

@@ -107,7 +107,8 @@ securityContext:
 {{- end }}
 
 {{- define "gapwatch.scraped" -}}
-{{- if .root.Values.monitoring.scrapeAnnotations }}
+{{- /* Beside a PodMonitor they would be scraped twice, and every alert sent twice. */}}
+{{- if and .root.Values.monitoring.scrapeAnnotations (not .root.Values.monitoring.podMonitor.enabled) }}
 prometheus.io/scrape: "true"
 prometheus.io/port: {{ include "gapwatch.port" .root | quote }}
 prometheus.io/path: /metrics
@@ -117,14 +118,26 @@ prometheus.io/path: /metrics
 {{- end }}
 {{- end }}
 
-{{- define "gapwatch.livenessProbe" -}}
+{{- define "gapwatch.probes" -}}
+startupProbe:
+  # Five minutes: on a node without a free CPU a start takes one, and each restart takes it again.
+  httpGet: {path: /livez, port: metrics}
+  periodSeconds: 2
+  timeoutSeconds: 5
+  failureThreshold: 150
 livenessProbe:
-  # Fails when the loop has not turned for a minute. Readiness is not asked: nothing is served here.
+  # Fails when the loop has not turned for a minute; two minutes of that, because a starved node answers late and a restart loads
+  # its bases again. Readiness is not asked: nothing is served here.
   httpGet: {path: /livez, port: metrics}
   periodSeconds: 20
   timeoutSeconds: 5
-  failureThreshold: 3
+  failureThreshold: 6
 {{- end }}
 
 {{/* Above shutdown_budget of the configuration, or a pod is killed while it hands over. */}}
-{{- define "gapwatch.grace" -}}20{{- end }}
+{{- define "gapwatch.grace" -}}
+{{- $budget := (.Values.config.shutdown_budget | default "4s" | toString) -}}
+{{- $seconds := dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0 "" 1.0 -}}
+{{- $unit := regexFind "[a-z]*$" (trim $budget) -}}
+{{- max 20 (add 10 (ceil (mulf (regexFind "[0-9.]+" $budget | float64) (get $seconds $unit | default 1.0)))) -}}
+{{- end }}
