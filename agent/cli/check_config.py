@@ -96,11 +96,14 @@ def _artefacts(config: Config) -> Iterator[tuple[str, str]]:
     for i, model in enumerate(config.models):
         if model in config.replayed:
             adapters = [own for own in model.adapters if not isinstance(own, Skill)]
-            places = ("adapters", adapters), ("compositions", model.compositions)
-            for kind, subjects in places:
-                for j, subject in enumerate(subjects):
-                    if subject.path is not None:
-                        yield f"models.{i}.{kind}.{j}.path", str(subject.path)
+            places = {
+                "adapters": [own.path for own in adapters],
+                "compositions": [own.path for own in model.compositions],
+            }
+            for kind, paths in places.items():
+                yield from (
+                    (f"models.{i}.{kind}.{j}.path", str(path)) for j, path in enumerate(paths) if path is not None
+                )
 
 
 def _same_folders(config: Config) -> Iterator[str]:
