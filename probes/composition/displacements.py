@@ -22,17 +22,18 @@ def skill_effects(canaries: Sequence[GoldenCanary], own: str, members: Sequence[
     others = [name for name in members if name != own]
     if not prepared or any(name not in reference.others for reference in prepared for name in others):
         return None
-    rows = [_of_canary(reference, own, members) for reference in prepared]
-    along, energies = (np.mean([row[i] for row in rows], axis=0) for i in range(2))
+    products = np.mean([_of_canary(reference, own, members) for reference in prepared], axis=0)
     scales = np.asarray(prepared[0].scales, dtype=np.float64)
-    return SkillEffects(members.index(own), along, np.sqrt(energies), scales, _curve(prepared, scales))
+    return SkillEffects(members.index(own), products, scales, _curve(prepared, scales))
 
 
-def _of_canary(reference: PreparedReference, own: str, members: Sequence[str]) -> tuple[Doubles, Doubles]:
-    """(n,) along the skill, and (n,) energies, both over the skill's own energy."""
-    vectors = [reference.delta if name == own else reference.from_base(reference.others[name]) for name in members]
-    along = np.array([float(vector @ reference.delta) for vector in vectors])
-    return along / reference.energy, np.array([float(vector @ vector) for vector in vectors]) / reference.energy
+def _of_canary(reference: PreparedReference, own: str, members: Sequence[str]) -> Doubles:
+    """(n, n) inner products of the members' displacements, over the skill's own energy."""
+    vectors = np.stack(
+        [reference.delta if name == own else reference.from_base(reference.others[name]) for name in members]
+    )
+    products: Doubles = vectors @ vectors.T / reference.energy
+    return products
 
 
 def _curve(references: Sequence[PreparedReference], scales: Doubles) -> Doubles:

@@ -53,8 +53,7 @@ class WeightOverlap:
         """As if answers moved as the weights do: what is known where no answers are recorded."""
         energy = max(float(self.products[own, own]), NOTHING)
         line = np.array([0.0, 1.0])
-        sizes = np.sqrt(np.diag(self.products) / energy)
-        return SkillEffects(own, self.products[own] / energy, sizes, line, line, by_weights=True)
+        return SkillEffects(own, self.products / energy, line, line, by_weights=True)
 
 
 def weight_overlap(members: Sequence[Mapping[str, Factors]]) -> WeightOverlap:

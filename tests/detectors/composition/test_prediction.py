@@ -12,8 +12,11 @@ SUM = RetentionModel(added=1.0, crowd=0.0, rest=0.0, width=0.2)
 
 
 def skill(own: int, along: list[float], size: list[float], curve: list[float] | None = None) -> SkillEffects:
+    """Whose others have these parts along it and these sizes, and nothing in common beside that."""
     scales = np.linspace(0.0, 1.0, len(curve)) if curve else LINE
-    return SkillEffects(own, np.array(along), np.array(size), scales, np.array(curve) if curve else LINE)
+    products = np.outer(along, along)
+    np.fill_diagonal(products, np.square(size))
+    return SkillEffects(own, products, scales, np.array(curve) if curve else LINE)
 
 
 def test_effects_that_add_up_give_the_weighted_sum() -> None:
@@ -30,12 +33,12 @@ def test_its_own_strength_is_read_from_the_recorded_curve() -> None:
 
 def test_what_others_push_elsewhere_costs_and_never_helps() -> None:
     model = RetentionModel(added=1.0, crowd=0.5, rest=2.0, width=0.2)
-    tone = skill(1, [0.6, 1.0], [1.0, 1.0])
-    assert tone.crowd(np.array([1.0, 1.0])) == pytest.approx(0.8)
-    assert model.retention(tone, np.array([1.0, 1.0])) == pytest.approx(1.6 / 1.4)
-    assert model.retention(tone, np.array([1.0, 1.0]), rest=0.3) == pytest.approx(1.6 / 2.0)
-    along_only = skill(0, [1.0, 2.0], [1.0, 1.9])
-    assert along_only.crowd(np.array([1.0, 1.0])) == 0.0, "rounding never makes a root of less than 0"
+    tone = skill(1, [0.6, 1.0], [2.0, 1.0])
+    assert tone.crowd(np.array([0.5, 1.0])) == pytest.approx(1.0), "the size of what the others push"
+    assert model.retention(tone, np.array([0.5, 1.0])) == pytest.approx(1.3 / np.sqrt(1.5))
+    assert model.retention(tone, np.array([0.5, 1.0]), rest=0.5) == pytest.approx(1.3 / np.sqrt(2.0))
+    opposed = skill(0, [1.0, 0.5, -0.5], [1.0, 0.5, 0.5])
+    assert opposed.crowd(np.array([1.0, 1.0, 1.0])) == pytest.approx(0.0), "two that cancel each other push nothing"
 
 
 def test_the_interval_grows_with_what_is_predicted_to_be_lost() -> None:
