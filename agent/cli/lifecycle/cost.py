@@ -125,8 +125,8 @@ def _print(measured: Measured, costs: Costs, missing: str) -> None:
     money = money_words(whole.money(prices), costs.currency)
     say(escape(f"all together: {money} a day, {_share_words(share, costs.target)}"))
     by_part = _by_part(measured, prices)
-    for part, money in list(by_part.items())[:2]:
-        say(escape(f"{part.value}: {money_words(money, costs.currency)} a day; less with {LESS[part]}"))
+    for part, of_part in list(by_part.items())[:2]:
+        say(escape(f"{part.value}: {money_words(of_part, costs.currency)} a day; less with {LESS[part]}"))
     if missing:
         say(f"[yellow]![/yellow] not in it: {escape(missing)}")
     if costs.unset:

@@ -10,8 +10,8 @@ from agent.economics.prices import PRICES, Costs
 
 def test_prices_are_of_one_unit() -> None:
     prices = Costs(gpu_hour=3.6, cpu_hour=0.36, stored_gb_month=30.4, input_million=1.0, output_million=2.0).prices
-    assert (prices.gpu_s, prices.cpu_s) == (pytest.approx(1e-3), pytest.approx(1e-4))
-    assert (prices.byte_day, prices.input_token, prices.output_token) == (pytest.approx(1e-9), 1e-6, 2e-6)
+    assert prices.gpu_s == pytest.approx(1e-3) and prices.cpu_s == pytest.approx(1e-4)
+    assert prices.byte_day == pytest.approx(1e-9) and (prices.input_token, prices.output_token) == (1e-6, 2e-6)
 
 
 def test_what_is_still_a_default_is_named() -> None:

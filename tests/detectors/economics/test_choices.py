@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ NOW = Situation(
 def test_each_choice_costs_what_it_is_made_of() -> None:
     keep, pin, rebuild, *prompts, retire = choices(NOW, FORM)
     upkeep = 1.0 + 6 * 600 / 365
-    assert (keep.one_off, keep.daily) == (0.0, pytest.approx(upkeep))
+    assert keep.one_off == 0.0 and keep.daily == pytest.approx(upkeep)
     assert pin.daily == pytest.approx(upkeep + 24 * 2.0)
     assert rebuild.one_off == pytest.approx(600.0 + 2.0)
     assert [own.examples for own in prompts] == [2, 8]
@@ -111,11 +112,9 @@ def test_the_assumption_that_decides_is_first() -> None:
     for own in found:
         assert own.verdict is not Kind.PROMPT
     first = found[0]
-    changed = (
-        choices(replace(NOW, **{first.name: first.value * first.factor}), FORM)
-        if hasattr(NOW, first.name)
-        else choices(NOW, replace(FORM, **{first.name: first.value * first.factor}))
-    )
+    change: dict[str, Any] = {first.name: first.value * first.factor}
+    in_situation = hasattr(NOW, first.name)
+    changed = choices(replace(NOW, **change), FORM) if in_situation else choices(NOW, replace(FORM, **change))
     assert verdict(changed).kind is first.verdict
 
 
