@@ -92,20 +92,24 @@ def rebuild_adapter(path: Path, name: str, wish: RebuildOptions, json: bool) -> 
         show([(f"{own.name} ({own.folder})", own.acceptance, own.failures) for own in done.candidates])
     if done.successor is None:
         return NOT_ACCEPTED
-    _tell(config, name, done.successor, wish.base, f"{seconds:.0f} s")
+    _tell(config, name, done.successor, wish.base, seconds)
     return REBUILT
 
 
-def _tell(config: Config, name: str, successor: Any, base: str, took: str) -> None:
-    """What to do next, and the same in the passport."""
+def _tell(config: Config, name: str, successor: Any, base: str, seconds: float) -> None:
+    """What to do next, and the same in the passport, with the hours that it took: what a rebuild costs is asked later
+    (docs/economics.md)."""
     folder, on = successor.folder, today()
     passport = passport_file.read(config.probes.golden_dir, name)
     if passport is not None:
         event = f"rebuilt on {base} as {successor.name}, from the golden record and its copies"
-        updated = passport.with_event(on, event).model_copy(update={"last_rebuild": on})
+        measured = passport.economics.model_copy(update={"rebuild_gpu_hours": round(seconds / 3600.0, 4)})
+        more = {"last_rebuild": on, "economics": measured}
+        updated = passport.with_event(on, event).model_copy(update=more)
         passport_file.write(config.probes.golden_dir, updated)
         note(config, name, successor.acceptance, base, on)
     own = quote(name)
+    took = f"{seconds:.0f} s"
     say(escape(f"the successor is {folder} ({successor.name}, {took}). Test it again, put it in place, and accept it:"))
     say(escape(f"  gapwatch accept {own} --candidate {quote(str(folder))} --base {quote(base)}"))
     say(escape(f"  gapwatch enrol {own} --replace --why TEXT"))
