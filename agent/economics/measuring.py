@@ -23,7 +23,14 @@ from probes.canaries.replay_pairs import Progress
 from probes.errors import Unreplayable
 from probes.golden.record import Golden, GoldenCanary
 from probes.runner import Runner, Stop
-from probes.worth.checked_answers import Written, accepted_passes, checked_canaries, examples, written
+from probes.worth.checked_answers import (
+    Written,
+    accepted_passes,
+    checked_canaries,
+    examples,
+    possible_examples,
+    written,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +46,14 @@ class WorthWish:
 
 @dataclass(frozen=True, slots=True)
 class WorthFound:
-    """file: what is written; assessment: the same with its intervals"""
+    """file: what is written; assessment: the same with its intervals
+
+    possible: examples that the record has, where fewer than were wanted; None where all were tried
+    """
 
     file: MeasuredWorth
     assessment: Assessment
+    possible: int | None = None
 
 
 def measure_worth(config: Config, name: str, wish: WorthWish, stop: Stop, progress: Progress) -> WorthFound:
@@ -53,13 +64,15 @@ def measure_worth(config: Config, name: str, wish: WorthWish, stop: Stop, progre
     if not canaries:
         wanted = "canaries with `expect` (a check of their own), and gapwatch enrol --replace: worth is what they say"
         raise Refused(f"worth of {name}", "no canary whose golden answer can be checked", wanted)
+    possible = len(possible_examples(golden))
     with ExitStack() as closing:
         runner = _open(_runner(config, model, adapter, held, wish.base), closing)
         _check_ready(runner, name)
         own = written(runner, name, canaries, stop, progress)
         base = written(runner, None, canaries, stop, progress)
         identity = runner.identity(name, golden.hash_scheme)
-        prompted = _prompted(runner, golden, canaries, base, wish.examples, stop, progress)
+        counts = [count for count in wish.examples if count <= possible]
+        prompted = _prompted(runner, golden, canaries, base, counts, stop, progress)
     accepted = np.asarray([accepted_passes(canary) for canary in canaries], bool)
     same_base = bool(golden.base_hash) and identity.live_base == golden.base_hash
     before = base.passes if same_base else _before(config, held, canaries, stop, progress)
@@ -73,7 +86,7 @@ def measure_worth(config: Config, name: str, wish: WorthWish, stop: Stop, progre
             "prompted": prompted,
         }
     )
-    return WorthFound(file, assessment)
+    return WorthFound(file, assessment, possible if len(counts) < len(wish.examples) else None)
 
 
 def _runner(config: Config, model: Model, adapter: Adapter, held: Holdings, base: str) -> Runner:

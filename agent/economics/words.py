@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from datetime import date, timedelta
 
 from agent.config import Config
 from agent.economics.portfolio import MEASURE, Decision, Line
-from detectors.economics.choices import Kind
+from detectors.economics.choices import Kind, true_cost
 
 COLUMNS = (
     *("adapter", "owner", "stands", "adds", "watch a day", "requests a day", "runs out next", "verdict"),
@@ -14,6 +15,8 @@ COLUMNS = (
 )
 # Assumptions that are named of those that a verdict hangs on.
 NAMED = 3
+# A day beyond that is none to plan by, and soon none of the calendar.
+LATEST_DAYS = 36_500.0
 
 
 def money_words(money: float, currency: str) -> str:
@@ -43,18 +46,24 @@ def cells(line: Line, config: Config) -> tuple[str, ...]:
     )
 
 
-def words_of(decision: Decision, currency: str) -> list[str]:
-    """What the choices mean: break-even, the day on which a rebuild has paid, and what decides."""
+def words_of(decision: Decision, currency: str, today: date) -> list[str]:
+    """What the choices mean: break-even, the day on which a rebuild has paid, what waiting costs, and what decides."""
     needed, days, form = decision.break_even, decision.pays_back_days, decision.form
     words = [f"over {form.horizon_days:.0f} days; at stake: {money_words(decision.at_stake, currency)} a year"]
     if math.isfinite(needed):
         counted = decision.situation.requests
-        now = f"{counted:,.0f} are counted" if math.isfinite(counted) else "none are counted"
-        words.append(f"it breaks even with {needed:,.0f} requests a day; {now}")
+        measured = f"{counted:,.0f} are counted" if math.isfinite(counted) else "none are counted"
+        words.append(f"it breaks even with {needed:,.0f} requests a day; {measured}")
     elif needed == math.inf:
         words.append("it breaks even with no number of requests: nothing that it spares has a price")
-    if decision.verdict.kind is Kind.REBUILD and math.isfinite(days):
-        words.append(f"a rebuild has paid for itself after {days:,.0f} days")
+    if decision.verdict.kind is Kind.REBUILD and days < LATEST_DAYS:
+        on = today + timedelta(days=math.ceil(days))
+        words.append(f"begun today, a rebuild has paid for itself on {on}, after {days:,.0f} days")
+    if decision.verdict.kind in (Kind.PROMPT, Kind.RETIRE):
+        words.append(f"each month that it stays costs {money_words(decision.at_stake / 12, currency)}")
+    now = decision.situation
+    made = money_words(true_cost(form, now.gpu_hour, now.person_day), currency)
+    words.append(f"to make it from its data costs {made}: curation, every run and not the last alone, deployment")
     words += [
         f"it hangs on {own.name} ({own.value:g}): with {own.factor:g} times of it, {own.verdict.value}"
         for own in decision.deciders[:NAMED]

@@ -44,8 +44,9 @@ class PortfolioPage:
 def rendered(whole: Portfolio, config: Config) -> bytes:
     """Pure."""
     template, style, allowed = _template()
+    day = datetime.fromtimestamp(whole.at, UTC).date()
     details = [
-        (f"{line.adapter}: {line.verdict}", words_of(line.decision, whole.currency))
+        (f"{line.adapter}: {line.verdict}", words_of(line.decision, whole.currency, day))
         for line in whole.lines
         if line.decision
     ]

@@ -40,11 +40,14 @@ def measure(_quick: bool) -> list[Figure]:
     return shown
 
 
-def _at_defaults(own: WatchCost, slower: float, costs: Costs) -> Figure:
-    """Canaries at the pace of the defaults, scoring at one request in a hundred."""
+def at_pace(own: WatchCost, slower: float) -> WatchCost:
+    """Canaries at another pace, and scoring at one request in a hundred, the default rate of sampling."""
     pace = {Part.FILE_CANARIES: slower, Part.ENGINE_CANARIES: slower, Part.SCORING: 0.01}
-    parts = {part: _times(used, pace.get(part, 1.0)) for part, used in own.parts.items()}
-    slow = replace(own, parts=parts)
+    return replace(own, parts={part: _times(used, pace.get(part, 1.0)) for part, used in own.parts.items()})
+
+
+def _at_defaults(own: WatchCost, slower: float, costs: Costs) -> Figure:
+    slow = at_pace(own, slower)
     needed = requests_for_share(slow, costs.prices, costs.target)
     name = f"{own.adapter}: requests a day from which the watch is within 1 % of serving, at the pace of the defaults"
     return context(name, needed if math.isfinite(needed) else math.inf, "requests")

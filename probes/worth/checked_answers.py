@@ -61,12 +61,14 @@ def accepted_passes(canary: GoldenCanary) -> bool | None:
     return passed_and_passes(canary.expect, text, text)[0]
 
 
-def examples(golden: Golden, count: int, seed: int = 0) -> tuple[tuple[Turns, str], ...]:
-    """(turns, golden answer) of so many canaries of the selected half that pass their check.
+def possible_examples(golden: Golden) -> tuple[GoldenCanary, ...]:
+    """Canaries of the selected half, with their messages, whose golden answer is whole and passes its check."""
+    return tuple(own for own in golden.pool if own.messages and not own.cut and accepted_passes(own))
 
-    Raises Refused where there are fewer.
-    """
-    usable = [own for own in golden.pool if own.messages and not own.cut and accepted_passes(own)]
+
+def examples(golden: Golden, count: int, seed: int = 0) -> tuple[tuple[Turns, str], ...]:
+    """(turns, golden answer) of so many canaries of ``possible_examples``. Raises Refused where there are fewer."""
+    usable = possible_examples(golden)
     if len(usable) < count:
         actual = f"{len(usable)} canaries of the selected half whose golden answer passes a check"
         raise Refused(f"examples of {golden.adapter}", actual, f"{count}, for a prompt with so many examples")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.markup import escape
@@ -51,7 +52,7 @@ def show_portfolio(path: Path, wish: PortfolioOptions, json: bool) -> int:
         rows = [facts(line, config) for line in lines]
         as_csv(list(rows[0]), [list(row.values()) for row in rows])
     elif wish.adapter:
-        _print_one(lines[0], config)
+        _print_one(lines[0], config, whole.at)
     else:
         _print_all(whole, config)
     return _exit_code(lines)
@@ -67,7 +68,7 @@ def _print_all(whole: Portfolio, config: Config) -> None:
     say("one of them with all its choices: gapwatch portfolio --adapter NAME")
 
 
-def _print_one(line: Line, config: Config) -> None:
+def _print_one(line: Line, config: Config, at: float) -> None:
     decision, currency = line.decision, config.costs.currency
     if decision is None:
         say(escape(f"{line.adapter}: {line.why}"))
@@ -84,7 +85,7 @@ def _print_one(line: Line, config: Config) -> None:
         for own in decision.made
     ]
     console.print(rows_table(CHOICES, rows, title=f"{line.adapter}: {line.verdict}"))
-    for words in words_of(decision, currency):
+    for words in words_of(decision, currency, datetime.fromtimestamp(at, UTC).date()):
         say(escape(words))
 
 

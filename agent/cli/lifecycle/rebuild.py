@@ -91,12 +91,12 @@ def rebuild_adapter(path: Path, name: str, wish: RebuildOptions, json: bool) -> 
         show([(f"{own.name} ({own.folder})", own.acceptance, own.failures) for own in done.candidates])
     if done.successor is None:
         return NOT_ACCEPTED
-    _tell(config, name, done, wish.base, f"{seconds:.0f} s")
+    _tell(config, name, done, wish.base, seconds)
     return REBUILT
 
 
-def _tell(config: Config, name: str, done: Any, base: str, took: str) -> None:
-    """What to do next, and in the passport what was lost and what was made."""
+def _tell(config: Config, name: str, done: Any, base: str, seconds: float) -> None:
+    """What to do next; and in the passport what was lost and made, and in how many hours (docs/economics.md)."""
     from probes.rebuild.rebuild import PLAIN
 
     successor, on = done.successor, Clock().today()
@@ -107,9 +107,11 @@ def _tell(config: Config, name: str, done: Any, base: str, took: str) -> None:
     history.record(golden_dir, name, on, *events)
     passport = passport_file.read(golden_dir, name)
     if passport is not None:
-        passport_file.write(golden_dir, passport.model_copy(update={"last_rebuild": on}))
+        measured = passport.economics.model_copy(update={"rebuild_gpu_hours": round(seconds / 3600.0, 4)})
+        passport_file.write(golden_dir, passport.model_copy(update={"last_rebuild": on, "economics": measured}))
         note(config, name, successor.acceptance, base, on)
     own = quote(name)
+    took = f"{seconds:.0f} s"
     say(escape(f"the successor is {folder} ({successor.name}, {took}). Test it again, put it in place, and accept it:"))
     say(escape(f"  gapwatch accept {own} --candidate {quote(str(folder))} --base {quote(base)}"))
     say(escape(f"  gapwatch enrol {own} --replace --why TEXT"))

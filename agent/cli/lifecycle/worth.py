@@ -109,6 +109,10 @@ def _remarks(config: Config, own: WorthFound, rules: WorthRules) -> list[str]:
         for shots in file.prompted
         if shots.examples
     ]
+    if own.possible is not None:
+        words.append(
+            f"with more than {own.possible} examples it was not tried: so many has the selected half of its record"
+        )
     if file.worth is Worth.BASE_PASSES:
         words.append(f"take it off with: gapwatch retire {quote(file.adapter)} --why TEXT; before: gapwatch portfolio")
     if file.worth is Worth.UNCLEAR and file.accepted_right < rules.canaries_needed:

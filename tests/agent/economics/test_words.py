@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,8 @@ def test_a_line_of_which_nothing_is_known_has_a_cell_for_each_column(tmp_path: P
 def test_what_decides_and_what_nobody_filled_in_is_said(tmp_path: Path) -> None:
     config = load(configured(tmp_path))
     situation = situation_of(config, measured(worth=Worth.LOST), None, is_degraded=False, rebuildable=False)
-    words = "\n".join(words_of(decide(situation, Assumptions(), ("curation_days",)), "EUR"))
+    decision = decide(situation, Assumptions(), ("curation_days",))
+    words = "\n".join(words_of(decision, "EUR", date(2026, 11, 29)))
     assert "at stake" in words and "curation_days" in words and "--set economics." in words
+    assert "to make it from its data costs 4,216.00 EUR" in words and "paid for itself on 20" in words
     assert "hangs on" in words or "no assumption decides" in words

@@ -112,8 +112,9 @@ def test_the_assumption_that_decides_is_first() -> None:
     for own in found:
         assert own.verdict is not Kind.PROMPT
     first = found[0]
-    value: dict[str, Any] = {first.name: first.value * first.factor}
-    changed = choices(replace(NOW, **value), FORM) if hasattr(NOW, first.name) else choices(NOW, replace(FORM, **value))
+    change: dict[str, Any] = {first.name: first.value * first.factor}
+    in_situation = hasattr(NOW, first.name)
+    changed = choices(replace(NOW, **change), FORM) if in_situation else choices(NOW, replace(FORM, **change))
     assert verdict(changed).kind is first.verdict
 
 

@@ -61,6 +61,7 @@ def test_from_the_swap_to_an_accepted_successor(volume: Path, capsys: pytest.Cap
     assert done["accepted"] and done["of_effect"]["low"] > 0.99
     passport = passport_file.read(volume / "golden", ADAPTER)
     assert passport is not None and passport.last_rebuild and "re-expressed" in passport.history[-1].what
+    assert passport.economics.rebuild_gpu_hours is not None and passport.economics.rebuild_gpu_hours > 0
     assert passport.measured[-1].low is not None and passport.measured[-1].low > 0.99
     assert newest(volume / "golden", ADAPTER) == record, "the reference moves by enrol alone"
 

@@ -73,6 +73,12 @@ def test_a_base_that_has_learnt_the_task_is_a_finding_of_its_own(config: Path) -
     shutil.copytree(folder / "accepted", folder / "base", dirs_exist_ok=True)
 
 
+def test_more_examples_than_the_record_has_are_not_tried_and_that_is_said(config: Path) -> None:
+    with console.capture() as printed:
+        assert show_worth(config, [ADAPTER], replace(FEW, examples="60"), json=False) == 0
+    assert "with more than" in " ".join(printed.get().split())
+
+
 def test_what_cannot_be_measured_is_refused(config: Path) -> None:
     for wrong in (replace(FEW, examples="two"), replace(FEW, examples="0"), replace(FEW, margin=1.0)):
         with pytest.raises(Refused):
