@@ -9,10 +9,14 @@ TORCH ?= torch
 # Processes that make test spreads the suite over.
 TEST_PROCESSES ?= 2
 
-.PHONY: demo demo-engine test test-node test-image test-engines check figures record-formats clean
+.PHONY: demo demo-lifecycle demo-engine test test-node test-image test-engines check figures record-formats clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/gapwatch demo
+
+# Before a base swap and after the owner has left: a warning, the loss, a successor without the training data.
+demo-lifecycle: $(VENV)/.installed-demo
+	$(BIN)/gapwatch demo lifecycle
 
 demo-engine: $(VENV)/.installed-dev
 	$(BIN)/python -m examples.engines.llama_cpp.demo

@@ -122,13 +122,22 @@ def stop_on_signals(stop: threading.Event) -> None:
 
 @cli.command()
 def demo(
+    story: Annotated[
+        str, typer.Argument(help="faults, or lifecycle: from the warning before a base swap to an accepted successor.")
+    ] = "faults",
     folder: Annotated[Path | None, typer.Option(help="Cleared first; default: .gapwatch/demo here.")] = None,
     json: Json = False,
 ) -> int:
     """Show everything on this machine: a real model, adapters, broker and store, an upstream swap, the page."""
+    if story not in ("faults", "lifecycle"):
+        raise Refused("gapwatch demo", story, "faults or lifecycle")
+    log_to_stderr(os.environ.get("GAPWATCH_LOG", "error"))
+    if story == "lifecycle":
+        from agent.cli.lifecycle.demo import run_lifecycle_demo
+
+        return run_lifecycle_demo(folder, json)
     from agent.cli.demo import run_demo
 
-    log_to_stderr(os.environ.get("GAPWATCH_LOG", "error"))
     return run_demo(folder, json)
 
 

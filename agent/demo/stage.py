@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,7 +22,7 @@ from probes.artefacts.base_files import packaged_gguf, resolve
 from probes.artefacts.identity import NEWEST, base_hash
 from probes.golden.archive import load as load_golden
 from probes.golden.archive import newest
-from probes.golden.weights import keep
+from probes.golden.weights import keep, keep_adapter
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 HELPDESK = CHECKOUT / "examples" / "helpdesk"
@@ -29,7 +30,7 @@ BASE = "smollm2"
 ADAPTERS = ("ticket-router", "polite-rewriter", "order-extractor")
 TOPIC = "llm.interactions"
 MARK = ".gapwatch-demo"
-LEFTOVERS = ("volume", "golden", "state", "state.served", "store", "broker")
+LEFTOVERS = ("volume", "golden", "state", "state.served", "store", "broker", "rebuilt")
 ROUTING_KEY = "0123456789abcdef0123456789abcdef"
 
 
@@ -127,14 +128,36 @@ def replace_folder(fresh: Path, target: Path) -> None:
 
 def write_config(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinned: bool = True) -> Config:
     """The configuration of the demo's agent, in a file for the other commands. pinned: pin the golden records."""
-    secret = stage.folder / "routing-key"
-    secret.write_text(ROUTING_KEY + "\n")
-    settings = _settings(stage, bootstrap, pagerduty, every_s, pinned)
+    return _written(stage, _settings(stage, bootstrap, pagerduty, every_s, pinned))
+
+
+def write_single_config(stage: Stage, adapter: str, bootstrap: str, pagerduty: str, every_s: float) -> Config:
+    """One adapter alone, whose newest golden record is in force; accepted bases are kept beside the records, so that a
+    successor can be enrolled on another one."""
+    settings = _settings(stage, bootstrap, pagerduty, every_s, pinned=False)
+    (model,) = settings["models"]
+    del model["golden_path"]
+    model["adapters"] = [own for own in model["adapters"] if own["name"] == adapter]
+    settings["probes"]["keep_golden_weights"] = True
+    return _written(stage, settings)
+
+
+def keep_accepted(stage: Stage, adapter: str) -> None:
+    """A copy of the adapter beside its golden record, as enrolment makes one: the shipped records come without."""
+    golden_dir = stage.folder / "golden"
+    if record := newest(golden_dir, adapter):
+        golden = load_golden(golden_dir, record)
+        files = stage.folder / "volume" / "adapters" / adapter
+        keep_adapter(files, golden_dir, golden.adapter_hash, golden.hash_scheme)
+
+
+def _written(stage: Stage, settings: dict[str, Any]) -> Config:
+    (stage.folder / "routing-key").write_text(ROUTING_KEY + "\n")
     stage.config_file.write_text(yaml.safe_dump(settings, sort_keys=False))
     return load(stage.config_file)
 
 
-def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinned: bool) -> dict[str, object]:
+def _settings(stage: Stage, bootstrap: str, pagerduty: str, every_s: float, pinned: bool) -> dict[str, Any]:
     adapters = [
         {
             "name": name,

@@ -33,7 +33,7 @@ HEADS = ("lm_head.weight",)
 
 @dataclass(frozen=True, slots=True)
 class LossFeatures:
-    """See the module; each >= 0, and nan where it cannot be had. is_whole: do both bases have every module of the adapter
+    """See the module; each >= 0, nan where it cannot be had. is_whole: do both bases have every module of the adapter
     under Llama's names?"""
 
     reads: float
@@ -82,7 +82,7 @@ def loss_features(old: Path, new: Path, adapter: LoraAdapter) -> LossFeatures:
 
 
 def _share(old: StoredTensors, new: StoredTensors, adapter: LoraAdapter) -> float:
-    """Of what the adapter adds, as ``kept_share`` has it; nan where either base is not computed, or has other tokens."""
+    """Of what the adapter adds, as ``kept_share`` has it; nan where a base is not computed, or has other tokens."""
     size = vocabulary(old)
     if not size or vocabulary(new) != size:
         return math.nan
