@@ -101,6 +101,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
         "adapters": {adapter.name: str(adapter.path or "") for adapter in model.adapters},
         "served": model.served.settings,
         "limits": model.served.limits.settings | ({} if golden else ENROLMENT),
+        "evict_every_s": model.served.evict_every if golden else None,
     }
     return _made(runner_registry.SERVED, in_engine, {})
 
