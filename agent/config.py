@@ -241,6 +241,8 @@ class Served(Section):
     every: between two rounds of canaries: they take the engine's time, where those in process do not
     pause_file: while it exists the engine is asked nothing
     desired_file: that a LoRA sidecar keeps the engine to (``vLLMLoRAConfig``); differences are told, and judge nothing
+    evict_every: between two times at which one adapter, by turns, is pushed out of the engine's memory by requests to
+    others; done where the engine says how many it holds and lists more. None: never
     """
 
     url: Annotated[str, AfterValidator(engine_address)]
@@ -251,6 +253,7 @@ class Served(Section):
     every: Duration = 600.0
     pause_file: Path | None = None
     desired_file: Path | None = None
+    evict_every: Duration | None = 21_600.0
     limits: ServedLimits = ServedLimits()
 
     @property

@@ -344,6 +344,28 @@ class AnswersInModes(Protocol):
         """apart: was an answer of the adapter in some mode apart from the scored one in the round that ends now?"""
 
 
+@dataclass(frozen=True, slots=True)
+class PushedOut:
+    """One adapter that its engine has to load again. words: what was done; tokens: that the engine read and wrote"""
+
+    adapter: str
+    words: str
+    tokens: int
+
+
+@runtime_checkable
+class PushesOut(Protocol):
+    """A runner that can have an engine put an adapter aside, as other adapters' users do, so that a load that goes
+    wrong shows. Without it an adapter is loaded again only where its users leave it unused."""
+
+    def push_out(self, prompts: Mapping[str, Sequence[int]], stop: Stop) -> PushedOut | None:
+        """Where it is time for it: one adapter, by turns; None where it is not, or where that cannot be done.
+
+        prompts: adapter -> token ids that other adapters are asked with. Raises nothing: a round follows, and says what
+        is wrong with the engine.
+        """
+
+
 @runtime_checkable
 class SeesEvents(Protocol):
     """A runner whose models may be replaced where no file shows it, and which can tell cheaply. Without it rounds come

@@ -103,6 +103,7 @@ def runner_of(config: Config, model: Model, golden: bool = True) -> Runner:
         "listed_as": {own.name: own.served_as for own in model.adapters if own.served_as != own.name},
         "served": model.served.settings,
         "limits": model.served.limits.settings | ({} if golden else ENROLMENT),
+        "evict_every_s": model.served.evict_every if golden else None,
     }
     return _made(runner_registry.SERVED, in_engine, {})
 

@@ -25,7 +25,7 @@ from probes.canaries.route_probes import probes_of
 from probes.canaries.schedule import RoundPlan, plan_round
 from probes.errors import BadNumbers, EngineAway, NoMemory, ProbeError, Refused, Unreplayable, Unsupported
 from probes.golden.record import Golden, GoldenCanary, Unmonitorable, check_identity, identity_of
-from probes.runner import AnswersInModes, Computing, Listing, Readiness, Replay, Replayed, Runner, Stop
+from probes.runner import AnswersInModes, Computing, Listing, PushesOut, Readiness, Replay, Replayed, Runner, Stop
 from probes.serving.listed_summary import read_by
 from probes.serving.name_check import answerer_in_words
 
@@ -82,9 +82,13 @@ def replay_base_round(
     ``tokens_scored`` counts each position of each replayed canary once, though adapter and base both answer it, and
     by either rendering of its prompt, whether its answer was computed now or kept; ``tokens_processed`` counts every
     token that went through the model: prompts, and forced tokens but the last. ``duration_s`` is left to the caller,
-    who has a clock. What a serving engine answers in other modes counts among the tokens processed alone.
+    who has a clock. What a serving engine answers in other modes, or under other adapters' names,
+    counts among the tokens processed alone.
     """
     parts, blocked = _parts(runner, goldens, scheduled, stop)
+    tokens_beside = 0
+    if isinstance(runner, PushesOut):
+        parts, tokens_beside = _with_eviction(runner, parts, stop)
     answering = _Answering(runner, scheduled, stop, kept or KeptAnswers(most_bytes=0))
     answers, failures = _answers(answering, parts)
     if stop():
@@ -99,14 +103,14 @@ def replay_base_round(
         answering.keep(parts[adapter], done, answers)
     if isinstance(runner, Listing):
         measured = _with_base_answering(measured)
-    tokens_in_modes = 0
     if isinstance(runner, AnswersInModes):
         measured, tokens_in_modes = _with_cells(runner, measured, parts, scheduled, stop)
+        tokens_beside += tokens_in_modes
         if stop():
             return None
     members = tuple((blocked | measured)[adapter] for adapter in goldens)
     scored, processed = _tokens(parts, answers, answering.computed)
-    processed += tokens_in_modes
+    processed += tokens_beside
     return BaseRound(scheduled.base, scheduled.number, scheduled.at, members, scored, processed)
 
 
@@ -127,6 +131,16 @@ def _parts(
         else:
             parts[adapter] = part
     return parts, blocked
+
+
+def _with_eviction(runner: PushesOut, parts: dict[str, _Part], stop: Stop) -> tuple[dict[str, _Part], int]:
+    """Before any canary is answered, by time and by turns: nothing that is drawn or measured decides it. The adapter's
+    round says so among its facts. With the tokens that this took."""
+    done = runner.push_out({adapter: part.replays[0].prompt for adapter, part in parts.items()}, stop)
+    if done is None:
+        return parts, 0
+    part = parts[done.adapter]
+    return {**parts, done.adapter: replace(part, facts=(*part.facts, done.words))}, done.tokens
 
 
 def _tokens(

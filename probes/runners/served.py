@@ -19,8 +19,9 @@ from typing import Any
 
 from detectors.records import Floats, Identity, Mode, Reason
 from probes.artefacts.identity import NEWEST, adapter_hash
+from probes.canaries.eviction import evicted_in_words, others_of
 from probes.errors import EngineAway, Unreplayable, Unsupported
-from probes.runner import BatchShape, Readiness, Replay, Replayed, Stop, Target, Weights
+from probes.runner import BatchShape, PushedOut, Readiness, Replay, Replayed, Stop, Target, Weights
 from probes.serving.company import company
 from probes.serving.desired_state import differences_by_file
 from probes.serving.discovery import connect
@@ -30,6 +31,7 @@ from probes.serving.engine import (
     Capabilities,
     Engine,
     EngineIdentity,
+    HoldsAdapters,
     Listed,
     Request,
     Route,
@@ -65,6 +67,7 @@ class Config:
     listed_as: name of an adapter here -> in that list, where it is another one: skills of a composition are one model
     listed: tokens that are wanted at each position; fewer where the engine lists fewer. Golden records hold 20
     limits: fields of LoadLimits that are not its defaults
+    evict_every_s: between two times at which an adapter is pushed out of the engine's memory, None for never
     """
 
     served: dict[str, str]
@@ -73,6 +76,7 @@ class Config:
     listed: int = 20
     limits: dict[str, Any] = field(default_factory=dict)
     listed_as: dict[str, str] = field(default_factory=dict)
+    evict_every_s: float | None = None
 
     def __post_init__(self) -> None:
         if not self.served.get("url"):
@@ -103,8 +107,8 @@ class _Connection:
 
 
 class Runner:
-    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``
-    and ``AnswersInModes``.
+    """See probes/runner.py for the contract. It keeps the optional protocols ``Listing``, ``Bounded``, ``SeesEvents``,
+    ``AnswersInModes`` and ``PushesOut``.
 
     models: the engine's list at the last look; clock: None for the machine's
     """
@@ -128,6 +132,8 @@ class Runner:
         # Stands until the refresh after answers in modes: the round that they were news for was had then.
         self._has_news, self._news_was_used = False, False
         self._suspects: dict[str, int] = {}
+        # The first eviction is one interval after the start: an engine that was just started has loads enough.
+        self._evicted_at, self._evictions = self._guard.steady(), 0
         # What was noticed of unknown names, in words; None until the engine that answers now was asked by one.
         self._of_strangers: tuple[str, ...] | None = None
 
@@ -223,6 +229,29 @@ class Runner:
 
     def suspect(self, adapter: str, apart: bool) -> None:
         self._suspects[adapter] = SUSPECT_ROUNDS if apart else max(self._suspects.get(adapter, 0) - 1, 0)
+
+    def push_out(self, prompts: Mapping[str, Sequence[int]], stop: Stop) -> PushedOut | None:
+        """One token of each of as many other adapters as the engine holds, within the limits of all requests."""
+        every, now = self.config.evict_every_s, self._guard.steady()
+        if every is None or now - self._evicted_at < every or not prompts:
+            return None
+        self._evicted_at, turn = now, self._evictions % len(prompts)
+        self._evictions += 1
+        adapter = sorted(prompts)[turn]
+        try:
+            with self._guard.until(stop):
+                return self._pushed_out(adapter, prompts[adapter])
+        except (Stopped, Unreplayable):
+            return None
+
+    def _pushed_out(self, adapter: str, prompt: Sequence[int]) -> PushedOut | None:
+        engine = self._connected().engine
+        slots = engine.adapter_slots() if isinstance(engine, HoldsAdapters) else None
+        others = others_of(adapter, self.models, self.config.base, slots)
+        for other in others:
+            engine.generate(self._request(other, prompt, 1), 1)
+        words = evicted_in_words(len(others))
+        return PushedOut(adapter, words, len(others) * (len(prompt) + 1)) if others else None
 
     def embed(self, texts: Sequence[tuple[Sequence[int], Sequence[int]]], stop: Stop) -> list[tuple[Floats, Floats]]:  # noqa: ARG002
         raise Unreplayable(self.config.base, "a serving engine gives no hidden states")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from detectors.records import Floats, Ints, Mode
 
@@ -204,3 +204,12 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End the connection; a later call opens one again."""
+
+
+@runtime_checkable
+class HoldsAdapters(Protocol):
+    """An engine that says how many adapters it holds where it computes; the one that was used least recently makes room
+    for another one, and is loaded again before its next answer."""
+
+    def adapter_slots(self) -> int | None:
+        """None where it does not say. Raises EngineAway and Unreplayable, as ``Engine`` does."""

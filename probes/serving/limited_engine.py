@@ -21,6 +21,7 @@ from probes.serving.engine import (
     Capabilities,
     Engine,
     EngineIdentity,
+    HoldsAdapters,
     Load,
     Request,
     Route,
@@ -82,6 +83,10 @@ class LoadGuard:
             yield
         finally:
             self.stop, self._beside = _never, 0
+
+    def steady(self) -> float:
+        """Seconds of the clock that waits go by."""
+        return self._clock.steady()
 
     def paused(self) -> str:
         """Why nothing is asked, in words; "" while it may be."""
@@ -183,6 +188,9 @@ class LimitedEngine:
 
     def load(self) -> Load:
         return self._guard.ask(self._engine.load)
+
+    def adapter_slots(self) -> int | None:
+        return self._guard.ask(self._engine.adapter_slots) if isinstance(self._engine, HoldsAdapters) else None
 
     def score(
         self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once

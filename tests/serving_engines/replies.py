@@ -44,6 +44,7 @@ class Settings:
     ready: False while it starts or stops; started: seconds since the epoch
     cache_config: labels of its metric of that name, where the engine has one
     tells_of_chats: fields of a chat's choice that its version knows
+    max_loras: adapters that it holds at once, None where it does not say
     """
 
     token: str = ""
@@ -61,6 +62,7 @@ class Settings:
     cache_usage: float = 0.0
     cache_config: str = 'block_size="16",user_specified_block_size="False"'
     tells_of_chats: frozenset[str] = frozenset(("prompt_token_ids", "token_ids", "meta_info"))
+    max_loras: int | None = None
     twice: str = ""  # a name that the list of models has a second time, with another root
 
     def listed(self, wanted: int) -> int:

@@ -70,6 +70,7 @@ def _server_info(engine: ToyEngine, settings: Settings, body: dict[str, Any]) ->
             "served_model_name": engine.base,
             "context_length": settings.context,
             "enable_lora": bool(engine.adapters),
+            "max_loras_per_batch": settings.max_loras,
             "weight_version": "default",
             "max_total_num_tokens": 100_000,
             "internal_states": [{"avg_request_queue_latency": 0.0}],

@@ -314,6 +314,9 @@ def _metrics(engine: ToyEngine, settings: Settings) -> Reply:
     }
     lines = [f"# TYPE {name} gauge\n{name}{labels} {float(value)}\n" for name, value in gauges.items()]
     lines.append(f"vllm:cache_config_info{{{settings.cache_config}}} 1.0\n")
+    if settings.max_loras is not None:
+        of_loras = f'max_lora="{settings.max_loras}",running_lora_adapters="",waiting_lora_adapters=""'
+        lines.append(f"vllm:lora_requests_info{{{of_loras}}} 1.795e+09\n")
     lines.append(f"# TYPE process_start_time_seconds gauge\nprocess_start_time_seconds {settings.started}\n")
     # As prometheus_fastapi_instrumentator writes it, a line for each path, status and method that was asked.
     counts = {"/v1/completions": engine.requests, "/v1/load_lora_adapter": engine.loads}

@@ -86,6 +86,12 @@ class Engine:
         usage = greatest(values, "sglang:token_usage")
         return Load(total(values, "sglang:num_running_reqs"), total(values, "sglang:num_queue_reqs"), usage)
 
+    def adapter_slots(self) -> int | None:
+        """Of --max-loras-per-batch, of which the base may take one."""
+        server = self._client.get("/server_info")
+        with reading(self._at("/server_info")):
+            return whole_or_none(server.get("max_loras_per_batch")) or None
+
     def score(
         self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
     ) -> Answered:

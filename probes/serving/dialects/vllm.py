@@ -114,6 +114,11 @@ class Engine:
         usage = greatest(values, "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")
         return Load(total(values, "vllm:num_requests_running"), total(values, "vllm:num_requests_waiting"), usage)
 
+    def adapter_slots(self) -> int | None:
+        """Of --max-loras, which a metric names from the first request for an adapter on."""
+        most = labels(exposition(self._client), "vllm:lora_requests_info").get("max_lora", "")
+        return int(most) or None if most.isdecimal() else None
+
     def score(
         self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
     ) -> Answered:

@@ -11,7 +11,7 @@ import pytest
 
 from agent.clock import HandClock
 from detectors.canaries.retention import measure
-from detectors.records import Comparison, Measurement, Reason
+from detectors.records import Comparison, Measurement, Reason, Round
 from probes.canaries.log_prob_summary import summarise
 from probes.canaries.replay_pairs import ask, replay_pair, summary
 from probes.canaries.round import Scheduled, replay_base_round
@@ -219,6 +219,81 @@ def test_a_round_on_an_engine_measures_each_adapter_and_says_why_it_cannot() -> 
     behind.away = "503"
     done = replay_base_round(runner, goldens, replace(when, number=1), never)
     assert done is not None and {member.blocked for member in done.members} == {Reason.ENGINE_AWAY}
+
+
+class Forgetful(Engine):
+    """Holds one adapter at a time. ``lost``: the one that is without effect once it was loaded again"""
+
+    def __init__(self, lost: str) -> None:
+        super().__init__(ToyEngine(adapters=dict(ADAPTERS)))
+        self.lost, self.held, self.slots = lost, "", 1
+
+    def adapter_slots(self) -> int | None:
+        return self.slots
+
+    def score(
+        self, request: Request, continuation: Sequence[int], route: Route, between: Between = at_once
+    ) -> Answered:
+        self._hold(request.model)
+        return super().score(request, continuation, route, between)
+
+    def generate(self, request: Request, tokens: int) -> Answered:
+        self._hold(request.model)
+        return super().generate(request, tokens)
+
+    def _hold(self, model: str) -> None:
+        if model not in self.toy.adapters or model == self.held:
+            return
+        if self.held == self.lost:
+            self.toy.faults.of_adapter[self.lost] = "not_applied"
+        self.held = model
+
+
+def forgetful_rounds(behind: Forgetful, every_s: float | None) -> list[Round]:
+    """Of alpha alone, which stays in use: three of them, an hour apart."""
+    clock = HandClock()
+    runner = Runner(Config(URL, behind.toy.base, {"alpha": ""}, evict_every_s=every_s), lambda *_: behind, clock)
+    runner.open()
+    rounds = []
+    for number in range(3):
+        done = replay_base_round(runner, {"alpha": enrolled("alpha")}, Scheduled("toy", number, 0.0, 256, 5), never)
+        assert done is not None
+        rounds += done.members
+        clock.advance(3600.0)
+    return rounds
+
+
+def retentions(of: Round) -> set[float]:
+    return {round(each.retention, 3) for each in of.measurements}
+
+
+def pushed_out(of: Round) -> list[str]:
+    return [fact for fact in of.facts if "asked just before, as many as the engine holds" in fact]
+
+
+def others_asked(behind: Forgetful) -> set[str]:
+    return {request.model for request in behind.written} & (set(behind.toy.adapters) - {"alpha"})
+
+
+def test_an_adapter_that_is_lost_when_it_is_loaded_again_shows_in_the_round_that_pushes_it_out() -> None:
+    first, second, third = forgetful_rounds(Forgetful("alpha"), every_s=7200.0)
+    assert retentions(first) == retentions(second) == {1.0} and not pushed_out(second)
+    assert retentions(third) == {0.0}
+    assert len(pushed_out(third)) == 1
+
+
+@pytest.mark.parametrize("slots", [None, 2, 99])
+def test_nothing_is_pushed_out_where_the_engine_holds_all_or_does_not_say(slots: int | None) -> None:
+    behind = Forgetful("alpha")
+    behind.slots = slots if slots != 2 else len(ADAPTERS)
+    assert [retentions(each) for each in forgetful_rounds(behind, every_s=1.0)] == [{1.0}] * 3
+    assert not others_asked(behind)
+
+
+def test_nothing_is_pushed_out_where_that_is_switched_off() -> None:
+    behind = Forgetful("alpha")
+    assert [retentions(each) for each in forgetful_rounds(behind, every_s=None)] == [{1.0}] * 3
+    assert not others_asked(behind)
 
 
 def test_an_engine_that_goes_away_in_a_round_is_not_asked_on() -> None:

@@ -101,6 +101,12 @@ def test_without_enable_metrics_it_does_not_say_how_busy_it_is(server: Server, e
     assert engine.load() == Load()
 
 
+def test_how_many_adapters_it_holds_is_a_setting_that_it_names(server: Server, engine: Engine) -> None:
+    assert engine.adapter_slots() is None
+    server.settings.max_loras = 8
+    assert engine.adapter_slots() == 8
+
+
 @pytest.mark.parametrize("is_incremental", [False, True])
 def test_what_is_streamed_is_what_comes_whole(server: Server, engine: Engine, is_incremental: bool) -> None:
     """Also from a server that was started to send each token once."""

@@ -168,6 +168,16 @@ def test_load_is_that_of_its_metrics(server: Server, engine: Engine) -> None:
     assert engine.load() == Load(3, 2, 0.5)
 
 
+def test_how_many_adapters_it_holds_is_a_label_of_a_metric_that_may_not_be_there_yet(
+    server: Server, engine: Engine
+) -> None:
+    assert engine.adapter_slots() is None
+    server.settings.max_loras = 4
+    assert engine.adapter_slots() == 4
+    server.settings.max_loras = 0
+    assert engine.adapter_slots() is None
+
+
 def test_an_engine_without_metrics_does_not_say(server: Server, engine: Engine) -> None:
     server.transport.set(transport.status(404), only="/metrics")
     assert engine.load() == Load()
