@@ -197,7 +197,13 @@ def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
     settings = {"url": "http://localhost:8000", "engine": "auto", "token_file": "/t", "ca_file": "", "pause_file": "/p"}
     settings["desired_file"] = ""
     limits = {"most_logit_bytes": 1, "tokens_a_minute": 2, "requests_a_minute": 3}
-    names = {"base": "org/Base", "adapters": {"a": "", "b": "/files/b"}, "served": settings, "limits": limits}
+    names = {
+        "base": "org/Base",
+        "adapters": {"a": "", "b": "/files/b"},
+        "listed_as": {},
+        "served": settings,
+        "limits": limits,
+    }
     assert given == [("served", names, {})]
 
 

@@ -84,6 +84,21 @@ def test_the_answers_of_adapter_and_base_to_one_canary_are_asked_for_in_a_row_an
     assert {request.listed for request, _ in behind.requests} == {20}
 
 
+def test_the_skills_of_a_composition_are_asked_of_the_one_model_that_the_engine_lists() -> None:
+    behind, skills = engine(), ("alpha / tone", "alpha / form")
+    config = Config(URL, behind.toy.base, dict.fromkeys(skills, ""), listed_as=dict.fromkeys(skills, "alpha"))
+    runner = Runner(config, lambda *_: behind)
+    runner.open()
+    assert [ready.blocked for ready in runner.refresh().values()] == [None, None, None]
+    pairs = [replay_pair(canary, skill) for canary in canaries(runner, 2) for skill in skills]
+    assert len(list(runner.run([pair.adapter for pair in pairs], never))) == 4
+    assert {request.model for request, _ in behind.requests} == {"alpha"}
+    assert runner.facts(skills[0]) == () and runner.identity(skills[0]).live_adapter == ""
+    lost = Runner(replace(config, listed_as=dict.fromkeys(skills, "desk")), lambda *_: behind)
+    lost.open()
+    assert lost.refresh()[skills[1]].blocked is Reason.NOT_SERVED
+
+
 def test_a_record_that_was_read_through_fewer_tokens_is_answered_through_as_many() -> None:
     behind = engine()
     runner = opened(behind)
