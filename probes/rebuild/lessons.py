@@ -157,7 +157,8 @@ def read(path: Path, made_from: Mapping[str, object]) -> list[Lesson] | None:
 
 def _lesson(arrays: Mapping[str, np.ndarray], index: int) -> Lesson:
     prompt, forced = (tuple(map(int, arrays[f"{index}.{side}"])) for side in ("prompt", "forced"))
-    return Lesson(prompt, forced, *(arrays[f"{index}.{name}"] for name in ("kept", "log_probs", "rest")))
+    kept, log_probs, rest = (arrays[f"{index}.{name}"] for name in ("kept", "log_probs", "rest"))
+    return Lesson(prompt, forced, kept, log_probs, rest)
 
 
 def _key(made_from: Mapping[str, object]) -> str:
