@@ -226,7 +226,8 @@ class Forgetful(Engine):
 
     def __init__(self, lost: str) -> None:
         super().__init__(ToyEngine(adapters=dict(ADAPTERS)))
-        self.lost, self.held, self.slots = lost, "", 1
+        self.lost, self.held = lost, ""
+        self.slots: int | None = 1
 
     def adapter_slots(self) -> int | None:
         return self.slots
@@ -254,7 +255,7 @@ def forgetful_rounds(behind: Forgetful, every_s: float | None) -> list[Round]:
     clock = HandClock()
     runner = Runner(Config(URL, behind.toy.base, {"alpha": ""}, evict_every_s=every_s), lambda *_: behind, clock)
     runner.open()
-    rounds = []
+    rounds: list[Round] = []
     for number in range(3):
         done = replay_base_round(runner, {"alpha": enrolled("alpha")}, Scheduled("toy", number, 0.0, 256, 5), never)
         assert done is not None
