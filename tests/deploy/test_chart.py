@@ -265,11 +265,11 @@ def test_rules_are_those_of_the_folder_and_each_dashboard_has_a_map(helm: Helm) 
 def test_pods_are_scraped_by_one_way_alone(helm: Helm) -> None:
     """As the manifest has it, or by a PodMonitor: both would send every alert twice."""
     items = list(yaml.safe_load_all((DEPLOY / "kubernetes/witness.yaml").read_text()))
-    for monitor, expected in (("false", scraped(items)), ("true", {})):
-        assert scraped(helm.render("witness", "--set", f"monitoring.podMonitor.enabled={monitor}")) == expected
+    for monitor, expected in (("false", annotated(items)), ("true", {})):
+        assert annotated(helm.render("witness", "--set", f"monitoring.podMonitor.enabled={monitor}")) == expected
 
 
-def scraped(items: list[Manifest]) -> dict[str, str]:
+def annotated(items: list[Manifest]) -> dict[str, str]:
     return dict(only(items, "StatefulSet")["spec"]["template"]["metadata"].get("annotations", {}))
 
 
