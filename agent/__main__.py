@@ -518,7 +518,7 @@ def passport(
 
 @cli.command()
 def cost(
-    days: Annotated[int, typer.Option(min=1, max=60, help="How far back.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=30, help="How far back.")] = 7,
     csv: Annotated[bool, typer.Option("--csv", help="Print rows for a spreadsheet.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,
@@ -557,7 +557,7 @@ def worth(
 @cli.command()
 def portfolio(
     adapter: Annotated[str, typer.Option("--adapter", help="One of them, with all its choices.")] = "",
-    days: Annotated[int, typer.Option(min=1, max=60, help="How far back requests and costs are counted.")] = 7,
+    days: Annotated[int, typer.Option(min=1, max=30, help="How far back requests and costs are counted.")] = 7,
     csv: Annotated[bool, typer.Option("--csv", help="Print rows for a spreadsheet.")] = False,
     config: ConfigFile = DEFAULT_CONFIG,
     json: Json = False,

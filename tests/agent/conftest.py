@@ -87,3 +87,11 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def store_of_costs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A closed store with rows that cost something (tests/agent/economics/stores.py); whoever uses it leaves it so."""
+    from tests.agent.economics.stores import fill
+
+    return fill(tmp_path_factory.mktemp("costs") / "store")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from rich.markup import escape
 
@@ -56,11 +57,17 @@ def show_worth(path: Path, names: Sequence[str], wish: WorthOptions, json: bool)
         for own in done:
             worth_file.write(config.probes.golden_dir, own.file)
     if json:
-        as_json([own.file.model_dump(mode="json") | {"verdict": VERDICTS[own.file.worth]} for own in done])
+        as_json([_facts(own) for own in done])
     else:
         _print(config, done, wanted.rules)
     codes = {CODES[own.file.worth] for own in done}
     return ACT if ACT in codes else CANNOT_TELL if CANNOT_TELL in codes else ADDS
+
+
+def _facts(own: WorthFound) -> dict[str, Any]:
+    """For programs."""
+    more = {"verdict": VERDICTS[own.file.worth], "examples_possible": own.possible}
+    return own.file.model_dump(mode="json") | more
 
 
 def _counts(text: str) -> tuple[int, ...]:

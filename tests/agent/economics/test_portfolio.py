@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,7 @@ from agent.errors import Refused
 from agent.lifecycle import passport_file
 from agent.lifecycle.passport import Economics, Passport, PinnedBase
 from detectors.economics.worth import Worth
-from tests.agent.economics.stores import filled
+from tests.agent.economics.stores import configured
 from tests.agent.economics.test_worth_file import measured
 from tests.agent.findings import ACCEPTED, ROUTER, TONE
 
@@ -25,8 +26,8 @@ LIVE = ACCEPTED.live_base
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return load(filled(tmp_path_factory.mktemp("store")))
+def config(store_of_costs: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return load(configured(tmp_path_factory.mktemp("config"), store_of_costs))
 
 
 @pytest.fixture

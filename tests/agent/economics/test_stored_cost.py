@@ -14,13 +14,13 @@ from agent.config import Config, load
 from agent.economics.stored_cost import Ask, StoredCost, bases_of, stored_cost
 from agent.errors import Refused, Retryable
 from detectors.economics.own_cost import Part
-from tests.agent.economics.stores import configured, filled
+from tests.agent.economics.stores import configured
 from tests.agent.findings import BASE, ROUTER, TONE
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    return load(filled(tmp_path_factory.mktemp("store")))
+def config(store_of_costs: Path, tmp_path_factory: pytest.TempPathFactory) -> Config:
+    return load(configured(tmp_path_factory.mktemp("config"), store_of_costs))
 
 
 @pytest.fixture

@@ -11,16 +11,14 @@ import pytest
 
 from agent.cli.lifecycle.cost import CostOptions, show_cost
 from agent.errors import Refused
-from agent.store import client as store
-from agent.store import migrations
 from agent.terminal.console import console
-from tests.agent.economics.stores import configured, filled
+from tests.agent.economics.stores import configured
 from tests.agent.findings import BASE, ROUTER, TONE
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return filled(tmp_path_factory.mktemp("store"))
+def config(store_of_costs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return configured(tmp_path_factory.mktemp("config"), store_of_costs)
 
 
 def test_the_table_says_what_it_costs_what_raises_it_and_which_prices_are_not_theirs(config: Path) -> None:
@@ -52,15 +50,11 @@ def test_a_row_for_each_adapter_and_part(config: Path, capsys: pytest.CaptureFix
         show_cost(config, CostOptions(csv=True), json=True)
 
 
-def test_cheap_enough_is_zero_and_unknown_is_two(config: Path) -> None:
-    dear = configured(config.parent, costs={"input_million": 1e6, "output_million": 1e6, "cpu_hour": 0.01})
+def test_cheap_enough_is_zero_and_unknown_is_two(store_of_costs: Path, tmp_path: Path) -> None:
+    prices = {"input_million": 1e6, "output_million": 1e6, "cpu_hour": 0.01}
     with console.capture() as printed:
-        assert show_cost(dear, CostOptions(), json=False) == 0
+        assert show_cost(configured(tmp_path, store_of_costs, costs=prices), CostOptions(), json=False) == 0
     assert "within" in printed.get()
-    client = store.connect(f"chdb://{config.parent / 'store'}?database=empty")
-    migrations.migrate(client)
-    client.close()
-    unknown = configured(config.parent, clickhouse={"dsn": f"chdb://{config.parent / 'store'}?database=empty"})
     with console.capture() as printed:
-        assert show_cost(unknown, CostOptions(), json=False) == 2
+        assert show_cost(configured(tmp_path, store_of_costs, cluster="nobody"), CostOptions(), json=False) == 2
     assert "not known" in printed.get()

@@ -15,14 +15,14 @@ from agent.economics import worth_file
 from agent.errors import Refused
 from agent.terminal.console import console
 from detectors.economics.worth import Worth
-from tests.agent.economics.stores import filled
+from tests.agent.economics.stores import configured
 from tests.agent.economics.test_worth_file import measured
 from tests.agent.findings import ACCEPTED, ROUTER, TONE
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return filled(tmp_path_factory.mktemp("store"))
+def config(store_of_costs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return configured(tmp_path_factory.mktemp("config"), store_of_costs)
 
 
 def wrote(config: Path, adapter: str, worth: Worth) -> None:
@@ -34,9 +34,6 @@ def test_what_is_not_measured_cannot_be_told(config: Path) -> None:
     with console.capture() as printed:
         assert show_portfolio(config, PortfolioOptions(), json=False) == 2
     assert f"gapwatch worth {ROUTER}" in " ".join(printed.get().split())
-    with console.capture() as printed:
-        assert show_portfolio(config, PortfolioOptions(adapter=TONE), json=False) == 2
-    assert "never measured" in printed.get()
 
 
 def test_all_that_adds_is_kept_and_what_the_base_does_alone_is_to_be_acted_on(
