@@ -129,9 +129,12 @@ class _Residuals:
     def add_mixtures(self, c: CanaryVectors) -> None:
         """The interpolation paths of one canary: to both adapters stacked, and over their averages to the other one."""
         reference, paths = c.ready, defaultdict[tuple[FaultKind, str], dict[float, Doubles]](dict)
+        members = {part_of(fault)[0] for fault in reference.faults if fault.kind is FaultKind.TAKEN_AWAY}
         for fault, answers in reference.faults.items():
             if CAUSES.get(fault.kind) is Cause.COMPOSITION_INTERFERENCE:
                 name, part = part_of(fault)
+                if fault.kind is FaultKind.AVERAGED and name in members:
+                    continue  # of a sum: the others weakened, which is tried as that
                 paths[fault.kind, name][part] = reference.from_base(answers.served) - reference.delta
         for (kind, name), points in paths.items():
             if kind is FaultKind.AVERAGED and name in reference.others:

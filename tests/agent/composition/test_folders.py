@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -90,4 +91,5 @@ def test_a_member_at_half_of_its_weight_is_named(volume: Path) -> None:
     with console.capture() as said:
         assert probe_now(volume / "half.yaml", ["desk / form"], json=False) == 1
     words = " ".join(said.get().split())
-    assert "as if form had 50 % of its weight in the composition" in words
+    # Which canaries are drawn depends on the time of the round, and with them the last per cents.
+    assert re.search(r"as if form had (4[5-9]|5[0-5]) % of its weight in the composition", words), words
