@@ -1,12 +1,13 @@
-"""Is a base that has learnt an adapter's task found, and none that has not? On the adapters of the zoo, by generation.
+"""Is a base that has learnt an adapter's task found, and none that has not? On the zoo's first base, by generation.
 
-Each adapter's canaries have its own accepted answer as their check. Learnt: the adapter merged into its base. Not
-learnt: the accepted base, two shares of a tune, and 4 bits. And the accepted base with another adapter in place of this
-one, which fails as the base does: that must be lost, and never be taken for superfluous.
+Each adapter's canaries have what its own accepted answer begins with as their check. Learnt: the adapter merged into
+its base. Not learnt: the accepted base, two shares of a tune, and 4 bits. And the accepted base with another adapter in
+place of this one, which fails as the base does: that must be lost, and never be taken for superfluous.
 """
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -41,9 +42,8 @@ class Case:
 
 def measure(quick: bool) -> list[Figure]:
     torch.set_num_threads(1)
-    bases = by_base(zoo())[: 1 if quick else 2]
     with tempfile.TemporaryDirectory() as scratch:
-        return figures([case for members in bases for case in cases(members, Path(scratch), quick)])
+        return figures(cases(by_base(zoo())[0], Path(scratch), quick))
 
 
 def figures(all_cases: Sequence[Case]) -> list[Figure]:
@@ -120,9 +120,10 @@ def _checked(member: Member, runner: Runner) -> list[GoldenCanary]:
     own = [*pool(member, runner, member.canaries), *pool(member, runner, member.pool)]
     whole = []
     for canary in own:
-        text = runner.decode(canary.forced)
-        filled = replace(canary, golden_text=text)
-        whole.append(replace(filled, expect={"check": {"equals": accepted_text(filled)}}))
+        filled = replace(canary, golden_text=runner.decode(canary.forced))
+        # What it begins with: an answer of forty tokens was cut, and nobody knows how it goes on.
+        wanted = f"{re.escape(accepted_text(filled))}.*"
+        whole.append(replace(filled, expect={"check": {"matches": wanted}}))
     return whole[:CANARIES]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from agent.records import Finding
 from agent.store import client as store
 from agent.store import migrations
 from tests.agent import findings
@@ -42,7 +43,11 @@ def fill(folder: Path) -> Path:
     # Of a pod that started before the window what it had at its first heartbeat is not of this time.
     beats = [findings.heartbeat(now - ago, 8.0 * 86_400.0 - ago, cpu_s) for ago, cpu_s in BEATS]
     verdicts = [findings.verdict(at=now - 30, subject=name) for name in (ROUTER, TONE)]
-    traffic = [findings.batch(at=now - 3600, n=100), findings.embedding(at=now), findings.traffic_round(now - 60)]
+    traffic: list[Finding] = [
+        findings.batch(at=now - 3600, n=100),
+        findings.embedding(at=now),
+        findings.traffic_round(now - 60),
+    ]
     insert(client, *rounds, *beats, *verdicts, *traffic)
     client.close()
     return folder
