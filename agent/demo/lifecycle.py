@@ -148,9 +148,9 @@ class LifecycleStory:
         act("3", "Upstream announces a new release of the base. Will the adapter do on it?")
         stage = self._cast.stage
         ship_release(stage, self._release)
-        near = f"--base {self._release.name} --adapter {self._folder.name} --from {stage.base.name}"
-        command(f"check {near}")
-        self.outcome.checked = check_pair(CheckOptions(self._release, self._folder, stage.base), json=False)
+        name = self._adapter.name
+        command(f"check --base {self._release.name} --adapter {name}")
+        self.outcome.checked = check_pair(CheckOptions(self._release, Path(name)), json=False, config=stage.config_file)
 
     def _swap(self) -> None:
         act("4", "The swap is made anyway")

@@ -66,19 +66,20 @@ class Stored:
 def read(golden_dir: Path, adapter: str) -> Retirement | None:
     """None for one that is watched. Raises Refused for a file that cannot be read."""
     path = folder_of(golden_dir, adapter) / FILE
-    if not path.is_file():
-        return None
-    try:
-        return Retirement.model_validate(yaml_document.read(path))
-    except ValidationError as error:
-        raise config_errors.refused(path, error.errors()[0]) from None
+    return _read_file(path) if path.is_file() else None
 
 
 def retired(golden_dir: Path) -> dict[str, Retirement]:
     """All of them, by name. Raises Refused for a file that cannot be read."""
     files = sorted((golden_dir / FOLDER).glob(f"*/{FILE}"))
-    read_files = [Retirement.model_validate(yaml_document.read(file)) for file in files]
-    return {own.adapter: own for own in read_files}
+    return {own.adapter: own for own in map(_read_file, files)}
+
+
+def _read_file(path: Path) -> Retirement:
+    try:
+        return Retirement.model_validate(yaml_document.read(path))
+    except ValidationError as error:
+        raise config_errors.refused(path, error.errors()[0]) from None
 
 
 def write(golden_dir: Path, retirement: Retirement, canaries: Path | None) -> Path:

@@ -27,8 +27,6 @@ PARTS = (
     *("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
     *("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"),
 )
-# Of the same arithmetic on texts that are shorter than any window.
-TYPES = ("llama", "mistral")
 HEAD, LAST_NORM = "lm_head.weight", "model.norm.weight"
 ROPE_THETA = 10_000.0
 Angles = tuple[torch.Tensor, torch.Tensor]
@@ -142,7 +140,7 @@ def _shape(stored: StoredTensors) -> _Shape | None:
     heads = int(config.get("num_attention_heads") or 0)
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     is_plain = rope.get("rope_type", rope.get("type", "default")) == "default"
-    if config.get("model_type") not in TYPES or config.get("hidden_act", "silu") != "silu" or not heads or not is_plain:
+    if config.get("model_type") != "llama" or config.get("hidden_act", "silu") != "silu" or not heads or not is_plain:
         return None
     width = int(config.get("head_dim") or config["hidden_size"] // heads)
     theta = float(rope.get("rope_theta") or config.get("rope_theta") or ROPE_THETA)

@@ -12,6 +12,7 @@ from rich.markup import escape
 from agent.errors import Refused
 from agent.terminal.console import as_json, people_to_stderr, say
 from probes.canaries.canary_file import read_canaries
+from probes.compatibility.bisect import LEAST_LOSS
 from probes.compatibility.coordinates import Coordinates
 from probes.compatibility.git_history import Repository
 from probes.compatibility.hybrid_base import Divided, bisect, loss_between
@@ -42,6 +43,8 @@ def bisect_bases(wish: BisectOptions, json: bool) -> int:
     with _folders(wish) as (old, new, commit):
         divided = bisect(old, new, wish.adapter, canaries, cache)
     named = divided.culprits
+    if named is not None and named.whole < LEAST_LOSS:
+        commit = ""  # the last of them was taken for bad, and loses nothing
     if json:
         as_json({
             "commit": commit,

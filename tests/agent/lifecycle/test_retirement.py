@@ -56,3 +56,11 @@ def test_a_wrong_file_is_refused_with_its_place(golden_dir: Path) -> None:
     file.write_text("adapter: router\nat: never\nwhy: gone\n")
     with pytest.raises(Refused, match="at"):
         retirement.read(golden_dir, "router")
+
+
+def test_a_file_that_is_wrong_is_refused_by_its_place_also_among_all(golden_dir: Path) -> None:
+    file = retirement.write(golden_dir, Retirement(adapter="router", at=WHEN, why="x"), None)
+    file.write_text(file.read_text() + "surprise: 1\n")
+    for read in (lambda: retirement.read(golden_dir, "router"), lambda: retirement.retired(golden_dir)):
+        with pytest.raises(Refused, match="surprise"):
+            read()

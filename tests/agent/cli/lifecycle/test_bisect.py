@@ -49,6 +49,8 @@ def test_the_commit_and_its_tensors_are_named(
     assert bisect_bases(with_new(wish, "HEAD", "HEAD~3", place), json=True) == 0
     answer = json.loads(capsys.readouterr().out)
     assert answer["commit"].endswith("release 2") and answer["tensors"] == [DOWN]
+    assert bisect_bases(with_new(wish, "HEAD~2", "HEAD~3", place), json=True) == 1
+    assert json.loads(capsys.readouterr().out)["commit"] == "", "no commit is to blame for nothing"
     worktrees = subprocess.run([*git, "worktree", "list"], check=True, capture_output=True, text=True).stdout
     assert len(worktrees.splitlines()) == 1
 
