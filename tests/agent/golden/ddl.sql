@@ -996,7 +996,7 @@ CREATE TABLE IF NOT EXISTS passport_clocks (
 ) ENGINE = ReplacingMergeTree(at)
 ORDER BY (cluster, adapter, clock)
 TTL toDateTime(at) + INTERVAL 30 DAY;
--- 034_costs_and_worth.sql
+-- 033_costs_and_worth.sql
 
 ALTER TABLE traffic_rounds
     ADD COLUMN IF NOT EXISTS duration_s Float64 COMMENT 'seconds that the models spent on its responses; 0 in rows from before this column';
@@ -1026,7 +1026,7 @@ CREATE TABLE IF NOT EXISTS worth (
 ) ENGINE = ReplacingMergeTree
 ORDER BY (cluster, adapter, at)
 TTL toDateTime(at) + INTERVAL 1600 DAY;
--- 036_requesters.sql
+-- 034_requesters.sql
 
 ALTER TABLE interactions
     ADD COLUMN IF NOT EXISTS requester String DEFAULT '' COMMENT 'hash of the user, session or tenant that its record names, without a salt; empty where it names none, and in rows of earlier versions' AFTER request_id;
