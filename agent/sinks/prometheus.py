@@ -81,12 +81,14 @@ def _without_metric(finding: Finding, telemetry: Telemetry) -> None:
 
 
 @to_metrics.register
-def _clocks(running: PassportClocks, telemetry: Telemetry) -> None:
+def _passports(running: PassportClocks, telemetry: Telemetry) -> None:
     """Days to the day itself, whatever the hour; of a clock that there is no more, nothing."""
     telemetry.clear("gapwatch.clock.left")
     for clock in running.clocks:
         left = (clock.due - running.at) / DAY_S
         telemetry.set("gapwatch.clock.left", left, adapter=clock.adapter, clock=clock.kind)
+    for measured in running.worth:
+        telemetry.set("gapwatch.gain", measured.gain, adapter=measured.adapter)
 
 
 @to_metrics.register
@@ -150,12 +152,6 @@ def _traffic(batch: TrafficBatch, telemetry: Telemetry) -> None:
     telemetry.add("gapwatch.records", len(batch.interactions), kind="kept")
     for reason, n in Counter(record.reason for record in batch.rejected).items():
         telemetry.add("gapwatch.aside", n, reason=reason.value)
-
-
-@to_metrics.register
-def _passports(running: PassportClocks, telemetry: Telemetry) -> None:
-    for measured in running.worth:
-        telemetry.set("gapwatch.gain", measured.gain, adapter=measured.adapter)
 
 
 @to_metrics.register

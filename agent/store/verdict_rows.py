@@ -139,8 +139,9 @@ def worth_row(measured: AdapterWorth) -> Row:
     return {
         **fields_of(measured, names),
         "at": when(measured.at),
-        "right_with_examples": dict(measured.right_with_examples),
-        "extra_tokens": dict(measured.extra_tokens),
+        # Text as keys: a row may lie in the spool as JSON before it is stored.
+        "right_with_examples": {str(count): right for count, right in measured.right_with_examples.items()},
+        "extra_tokens": {str(count): tokens for count, tokens in measured.extra_tokens.items()},
     }
 
 

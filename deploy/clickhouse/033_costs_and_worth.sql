@@ -26,8 +26,8 @@ CREATE TABLE IF NOT EXISTS worth (
     gain_high Float64,
     base_loss_high Float64 COMMENT 'of what the accepted adapter passes, the share that the base alone fails is at most this',
     gain_left Float64 COMMENT 'share of the gain at enrolment; nan where that is not known',
-    right_with_examples Map(UInt8, Float64) COMMENT 'examples in the prompt of the base -> share of right answers',
-    extra_tokens Map(UInt8, Float64) COMMENT 'likewise -> tokens more a request'
+    right_with_examples Map(LowCardinality(String), Float64) COMMENT 'examples in the prompt of the base -> share of right answers',
+    extra_tokens Map(LowCardinality(String), Float64) COMMENT 'likewise -> tokens more a request'
 ) ENGINE = ReplacingMergeTree
 ORDER BY (cluster, adapter, at)
 TTL toDateTime(at) + INTERVAL 1600 DAY;

@@ -243,10 +243,10 @@ def files_replay(at: float = NOW, **more: Any) -> FilesReplay:
     return replace(FilesReplay(ROUTER, BASE, "sha256:gggg", at, True, 0.0, ACCEPTED), **more)
 
 
-def clock(stage: str = "7 days") -> AdapterClock:
+def clock(stage: str = "7 days", at: float = NOW) -> AdapterClock:
     """The end of life of the router's base."""
     name = f"base_end_of_life 2026-03-06 {stage}"
-    return AdapterClock("ticket-router", "base_end_of_life", NOW + 5 * 86400.0, stage, name, "its base ends in 5 days")
+    return AdapterClock("ticket-router", "base_end_of_life", at + 5 * 86400.0, stage, name, "its base ends in 5 days")
 
 
 def adapter_worth(at: float = NOW) -> AdapterWorth:
@@ -277,7 +277,7 @@ def every_kind(at: float = NOW) -> tuple[Finding, ...]:
         golden(at),
         Watching(at, ("adapter/ticket-router",)),
         files_replay(at),
-        PassportClocks(at, (clock(),), worth=(adapter_worth(at),)),
+        PassportClocks(at, (clock(at=at),), worth=(adapter_worth(at),)),
         SavedState(at, 2, "base", ("adapter/ticket-router",), b'{"alerts":{}}'),
     )
     return (base_round(7, at, 0.0, identity=SWAPPED), *seen)

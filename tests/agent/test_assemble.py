@@ -201,6 +201,7 @@ def test_an_engine_is_asked_by_the_runner_served_with_names_and_address_alone(
         "base": "org/Base",
         "adapters": {"a": "", "b": "/files/b"},
         "listed_as": {},
+        "evict_every_s": 21_600.0,
         "served": settings,
         "limits": limits,
     }

@@ -40,7 +40,7 @@ APPLIED = {
     "030_urgency_in_logs.sql": "989d38a24edce0ff",
     "031_path_of_base_requests.sql": "07ff55e66237557a",
     "032_passport_clocks.sql": "15c15b68f5050d1c",
-    "033_costs_and_worth.sql": "9008124926b97d9a",
+    "033_costs_and_worth.sql": "bcaa500054aaaa0f",
     "034_requesters.sql": "55d4af0abde34338",
 }
 

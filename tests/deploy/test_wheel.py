@@ -24,6 +24,7 @@ def shipped() -> Iterator[tuple[str, Path]]:
     yield "agent/data/glossary.md", ROOT / "docs/glossary.md"
     for file in (ROOT / "probes/compatibility/rules").iterdir():
         yield f"probes/compatibility/rules/{file.name}", file
+    yield "probes/composition/retention_models.json", ROOT / "probes/composition/retention_models.json"
     for name, folder in LAID_IN.items():
         for file in (ROOT / folder).iterdir():
             yield f"agent/data/{name}/{file.name}", file

@@ -162,7 +162,8 @@ def test_how_far_was_counted_is_not_read_from_the_counts_however_many_there_are(
 def test_what_was_counted_before_an_upgrade_is_not_counted_again(dsn: str, connect: Connect, tmp_path: Path) -> None:
     client = connect(dsn)
     for name, file in shipped.texts(shipped.MIGRATIONS, ".sql").items():
-        if not name.startswith("021") and name < "026":  # whose views read tables of 021
+        # The views of 026 read tables of 021; 034 has a column without which no row of today is taken.
+        if (not name.startswith("021") and name < "026") or name.startswith("034"):
             (tmp_path / file.name).write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
     migrations.migrate(client, tmp_path)
     insert(client, findings.batch(0, n=10, aside=2), place=SUPPORT)

@@ -85,6 +85,9 @@ def of_canaries(adapter: str = "router") -> tuple[Diagnosis, ...]:
         part(FaultKind.PREFILLED, "prompt and first"),
         mixture(FaultKind.STACKED, 0.8),
         mixture(FaultKind.AVERAGED, 0.4),
+        mixture(FaultKind.TAKEN_AWAY, 1.0),
+        mixture(FaultKind.TAKEN_AWAY, 0.5),
+        mixture(FaultKind.OTHER_ADAPTER, math.nan),
         *(
             replace(blank, cause=Cause.SAMPLING_CHANGED, match=match(whose, value=1.3))
             for whose in ("adapter", "adapter and base")
