@@ -47,7 +47,7 @@ def test_amounts_are_those_of_the_rows(config: Config, ask: Ask) -> None:
     assert of_models[ROUTER, Part.FILE_CANARIES] == pytest.approx(30.0 * 3.0 / 6.5)
     assert by_name[ROUTER].parts[Part.AGENT].cpu_s / a_day == pytest.approx(10.0)
     served = by_name[ROUTER].served
-    assert served is not None and served.requests / a_day == 100.0
+    assert served is not None and served.requests / a_day == pytest.approx(100.0)
     assert (served.input_tokens, served.output_tokens) == (20.0, 8.0)
     assert by_name[TONE].served is None and by_name[TONE].parts[Part.STORAGE].stored_bytes > 0
 
