@@ -37,6 +37,8 @@ REQUESTS_WHOLE_SINCE = (
     "(SELECT if(count() = 0, toDateTime('2100-01-01 00:00:00', 'UTC'), min(since)) FROM rolled_up"
     " WHERE name = 'requests_hourly')"
 )
+_OF_MINUTES = f"$__timeFilter(minute) AND ({IS_SHORT} OR minute < {REQUESTS_WHOLE_SINCE})"
+_OF_HOURS = f"{IS_LONG} AND $__timeFilter(hour) AND hour >= {REQUESTS_WHOLE_SINCE}"
 
 _JUDGED = f"verdicts_by_day(subject = '', cluster = '', days = {DAYS_TO_NOW})"
 CLUSTERS = Filter("cluster", "Cluster", f"SELECT DISTINCT cluster FROM {_JUDGED} ORDER BY cluster")
@@ -63,21 +65,17 @@ def cause(status: str, name: str) -> str:
     return f"multiIf({name} NOT IN ('', 'none'), toString({name}), {status} = 'unmonitorable', 'unmonitorable', '')"
 
 
-def requests(time: str, chosen: str, by_minute: bool = False) -> str:
+def requests(time: str, chosen: str) -> str:
     """(time, cluster, adapter, pod, topic, partition, n): requests by intervals, each counted once.
 
-    time: of the column ``minute``; chosen: a condition on cluster and adapter; by_minute: of long windows too
+    time: of the column ``minute``; chosen: a condition on cluster and adapter
 
     As dashboards/sql/requests_since.sql counts: a request that two consumer groups read is in the counts of both, so of
     each partition and interval those of the group that has most of them; what was counted before groups were stored is
-    in no group's count again. Short windows are read by minutes with FINAL; long ones from the roll-up by hours, and
-    from the minutes where it is not whole yet.
+    in no group's count again. Short windows are read by minutes with FINAL, which merges only what PREWHERE, on a
+    column of the table's key, has left; long ones from the roll-up by hours, and from the minutes where it is not whole
+    yet.
     """
-    minute = "hour + toIntervalMinute(minute_of_hour)" if by_minute else "hour"
-    counted = "count_of_minute" if by_minute else "arraySum(mapValues(by_minute))"
-    joined = (
-        " ARRAY JOIN mapKeys(by_minute) AS minute_of_hour, mapValues(by_minute) AS count_of_minute" if by_minute else ""
-    )
     return f"""\
     SELECT time, cluster, adapter, pod, topic, partition,
         sumIf(of_group, consumer_group = '') + maxIf(of_group, consumer_group != '') AS n
@@ -86,15 +84,46 @@ def requests(time: str, chosen: str, by_minute: bool = False) -> str:
         FROM (
             SELECT cluster, adapter, pod, topic, partition, consumer_group, minute, n AS counted
             FROM request_counts FINAL
-            WHERE $__timeFilter(minute) AND ({IS_SHORT} OR minute < {REQUESTS_WHOLE_SINCE}) AND {chosen}
+            PREWHERE {_OF_MINUTES}
+            WHERE {chosen}
             UNION ALL
-            SELECT cluster, adapter, pod, topic, partition, consumer_group, {minute} AS minute, {counted} AS counted
-            FROM requests_hourly{joined}
-            WHERE {IS_LONG} AND $__timeFilter(hour) AND hour >= {REQUESTS_WHOLE_SINCE} AND {chosen}
+            SELECT
+                cluster, adapter, pod, topic, partition, consumer_group, hour AS minute,
+                arraySum(mapValues(by_minute)) AS counted
+            FROM requests_hourly
+            WHERE {_OF_HOURS} AND {chosen}
         )
         GROUP BY time, cluster, adapter, pod, topic, partition, consumer_group
     )
     GROUP BY time, cluster, adapter, pod, topic, partition"""
+
+
+def requests_of_hours(chosen: str) -> str:
+    """(hour, cluster, adapter, pod, topic, partition, by_minute): the same by hours, of each a map of its minutes.
+
+    by_minute: minute of the hour -> requests. For what begins and ends within an hour: a map takes a tenth of the time
+    that a row for each minute does. chosen: a condition on cluster, adapter and ``hour``
+    """
+    return f"""\
+    SELECT hour, cluster, adapter, pod, topic, partition,
+        mapAdd(sumMapIf(of_group, consumer_group = ''), maxMapIf(of_group, consumer_group != '')) AS by_minute
+    FROM (
+        SELECT hour, cluster, adapter, pod, topic, partition, consumer_group, sumMap(minutes) AS of_group
+        FROM (
+            SELECT
+                cluster, adapter, pod, topic, partition, consumer_group, toStartOfHour(minute) AS hour,
+                map(toUInt8(toMinute(minute)), n) AS minutes
+            FROM request_counts FINAL
+            PREWHERE {_OF_MINUTES}
+            WHERE {chosen}
+            UNION ALL
+            SELECT cluster, adapter, pod, topic, partition, consumer_group, hour, by_minute AS minutes
+            FROM requests_hourly
+            WHERE {_OF_HOURS} AND {chosen}
+        )
+        GROUP BY hour, cluster, adapter, pod, topic, partition, consumer_group
+    )
+    GROUP BY hour, cluster, adapter, pod, topic, partition"""
 
 
 def retention(of: str) -> str:

@@ -16,6 +16,7 @@ from dashboards.fragments import (
     cause,
     largest_and_rest,
     requests,
+    requests_of_hours,
 )
 
 MOST_ROWS, MOST_INCIDENTS = 40, 100
@@ -97,7 +98,7 @@ GROUP BY time, series""",
 # From the onset, or from the begin of the window where that is later. Of a base: of the adapters that its alarm named.
 # The list is a value, because a WITH table is computed at each place that names it.
 IN_THESE_HOURS = """\
-(toString(cluster), toString(adapter), toStartOfHour(minute)) IN (
+(toString(cluster), toString(adapter), hour) IN (
     SELECT i.1, i.2, arrayJoin(arrayMap(
         k -> toStartOfHour(i.6) + toIntervalHour(k), range(toUInt32(dateDiff('hour', i.6, greatest(i.6, i.7)) + 1))
     )) FROM (SELECT arrayJoin(listed) AS i)
@@ -122,10 +123,12 @@ WITH (
         AND i.opened_at >= a.at
 ) AS listed,
 counts AS (
-{requests("toStartOfMinute(minute)", f"{IN_CLUSTERS} AND {IN_THESE_HOURS}", by_minute=True)}
+{requests_of_hours(f"{IN_CLUSTERS} AND {IN_THESE_HOURS}")}
 )
 SELECT
-    s.i.3 AS subject, s.adapter AS adapter, sumIf(c.n, c.time >= s.i.6 AND c.time <= s.i.7) AS requests,
+    s.i.3 AS subject, s.adapter AS adapter, sum(arraySum(mapValues(mapFilter(
+        (k, n) -> c.hour + toIntervalMinute(k) >= s.i.6 AND c.hour + toIntervalMinute(k) <= s.i.7, c.by_minute
+    )))) AS requests,
     s.i.4 AS cause, s.i.5 AS opened_at
 FROM (SELECT arrayJoin(listed) AS i, i.1 AS cluster, i.2 AS adapter) AS s
     LEFT JOIN counts AS c ON s.cluster = c.cluster AND s.adapter = c.adapter

@@ -9,8 +9,10 @@ SELECT
     -- Sampled requests whose record names somebody.
     countIf(requester != '') AS naming, uniqExactIf(requester, requester != '') AS requesters
 FROM interactions FINAL
-WHERE ({subject:String} = '' OR adapter = {subject:String} OR base = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+-- All of the table's key, so looked at before FINAL merges anything.
+PREWHERE ({cluster:String} = '' OR cluster = {cluster:String})
     AND at > now() - toIntervalSecond(toUInt32({hours:Float64} * 3600))
     AND at <= now() - toIntervalSecond(toUInt32({until_hours:Float64} * 3600))
+WHERE {subject:String} = '' OR adapter = {subject:String} OR base = {subject:String}
 GROUP BY cluster, adapter
 ORDER BY sampled DESC

@@ -60,13 +60,13 @@ adapters AS (
 (SELECT arrayMin(span -> toStartOfMinute(span.3), spans)) AS first_minute,
 concerned AS (SELECT arrayJoin(spans) AS span, span.1 AS cluster, span.2 AS adapter),
 -- Counts are by the minute, the onset's own minute included. Those of the last day are read from their table, with FINAL: an
--- offset range that was inserted twice must count once. What is older comes from the roll-up by hours, where the token of the
--- insert alone sees to that; and from the table again where it is older than the roll-up (rolled_up).
+-- offset range that was inserted twice must count once. PREWHERE, on a column of the table's key, is looked at before FINAL
+-- merges anything. What is older comes from the roll-up by hours, where the token of the insert alone sees to that; and from the table again where it is older than the roll-up (rolled_up).
 minutes AS (
     SELECT cluster, adapter, pod, topic, partition, minute, consumer_group, n
     FROM request_counts FINAL
-    WHERE (cluster, adapter) IN (SELECT cluster, adapter FROM concerned) AND minute >= first_minute
-        AND (minute < rolled_up_since OR minute >= last_day)
+    PREWHERE minute >= first_minute AND (minute < rolled_up_since OR minute >= last_day)
+    WHERE (cluster, adapter) IN (SELECT cluster, adapter FROM concerned)
     UNION ALL
     SELECT cluster, adapter, pod, topic, partition, hour + toIntervalMinute(minute_of_hour) AS minute, consumer_group, n
     FROM requests_hourly ARRAY JOIN mapKeys(by_minute) AS minute_of_hour, mapValues(by_minute) AS n
@@ -80,11 +80,12 @@ counts AS (
     SELECT cluster, adapter, pod, onset, minute, sumIf(of_group, consumer_group = '') + maxIf(of_group, consumer_group != '') AS n
     FROM (
         SELECT
-            m.cluster AS cluster, m.adapter AS adapter, m.pod AS pod, s.span.3 AS onset, m.topic AS topic,
-            m.partition AS partition, m.minute AS minute, m.consumer_group AS consumer_group, sum(m.n) AS of_group
-        FROM minutes AS m INNER JOIN concerned AS s
-            ON m.cluster = s.cluster AND m.adapter = s.adapter
-        WHERE m.minute >= toStartOfMinute(s.span.3) AND m.minute <= s.span.4
+            cluster, adapter, pod, topic, partition, minute, consumer_group, sum(m.n) AS of_group,
+            -- One at most; not a join, which would take longer than all that is added up.
+            arrayJoin(arrayFilter(
+                span -> span.1 = cluster AND span.2 = adapter AND minute >= toStartOfMinute(span.3) AND minute <= span.4, spans
+            )).3 AS onset
+        FROM minutes AS m
         GROUP BY cluster, adapter, pod, onset, topic, partition, minute, consumer_group
     )
     GROUP BY cluster, adapter, pod, onset, topic, partition, minute

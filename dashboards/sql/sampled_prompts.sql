@@ -11,7 +11,8 @@ FROM (
         -- All of one row: the turns of one and the text of another would not fit.
         argMax(tuple(prompt, roles, turn_chars), tuple(notEmpty(roles), notEmpty(prompt), at)) AS latest
     FROM interactions FINAL
-    WHERE ({subject:String} = '' OR adapter = {subject:String}) AND at > now() - toIntervalHour({hours:UInt32})
+    -- All of the table's key, so looked at before FINAL merges anything.
+    PREWHERE ({subject:String} = '' OR adapter = {subject:String}) AND at > now() - toIntervalHour({hours:UInt32})
     GROUP BY adapter, hash
     ORDER BY cityHash64(hash)
     LIMIT {limit:UInt32}

@@ -8,7 +8,8 @@
 SELECT
     at, adapter, pod, request_id, prompt_chars, output_chars, prompt_tokens, output_tokens, finish_reason, prompt, output
 FROM interactions FINAL
-WHERE ({subject:String} = '' OR adapter = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
+-- All of the table's key, so looked at before FINAL merges anything.
+PREWHERE ({subject:String} = '' OR adapter = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
     AND at > now() - toIntervalSecond(toUInt32({hours:Float64} * 3600))
     AND at <= now() - toIntervalSecond(toUInt32({until_hours:Float64} * 3600))
 ORDER BY cityHash64(request_id, at, partition, offset)

@@ -8,7 +8,7 @@ ever_alarmed AS (
     SELECT DISTINCT cluster, subject_kind, subject FROM verdicts
     WHERE reason = 'alarm' AND ({subject:String} = '' OR subject = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
 ),
-alarms AS (
+of_incidents AS (
     SELECT
         cluster, subject_kind, subject, minIf(alarm_at, concerned) AS first_alarm, argMinIf(alarm, alarm_at, concerned) AS told,
         argMinIf(tuple(alarm.1, alarm.2), onset, concerned) AS began, argMaxIf(last_cause, bad_at, concerned) AS cause,
@@ -19,9 +19,11 @@ alarms AS (
     HAVING countIf(concerned) > 0 AND ({subject:String} != '' OR maxIf(is_open, speaks))
 ),
 -- Worked out once: a WITH table is computed at each place that names it, a value once.
-(SELECT groupArray(tuple(cluster, subject_kind, subject, first_alarm, coalesce(began.1, first_alarm))) FROM alarms) AS first_alarms,
-firsts AS (
-    SELECT arrayJoin(first_alarms) AS a, a.1 AS cluster, a.2 AS subject_kind, a.3 AS subject, a.4 AS first_alarm, a.5 AS good_until
+(SELECT groupArray(tuple(cluster, subject_kind, subject, first_alarm, told, began, cause, status_now)) FROM of_incidents) AS rows_of_incidents,
+alarms AS (
+    SELECT
+        arrayJoin(rows_of_incidents) AS i, i.1 AS cluster, i.2 AS subject_kind, i.3 AS subject, i.4 AS first_alarm, i.5 AS told,
+        i.6 AS began, i.7 AS cause, i.8 AS status_now, coalesce(i.6.1, i.4) AS good_until
 ),
 -- Verdicts stay healthy until evidence is enough, also after the files have changed: those of before the onset count.
 healthy AS (
@@ -29,7 +31,7 @@ healthy AS (
         v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject, max(v.at) AS last_healthy,
         argMax(v.round, v.at) AS healthy_round, argMax(v.live_base, v.at) AS healthy_base,
         argMax(v.live_adapter, v.at) AS healthy_adapter
-    FROM verdicts AS v INNER JOIN firsts AS a
+    FROM verdicts AS v INNER JOIN alarms AS a
         ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
     WHERE (v.cluster, v.subject_kind, v.subject) IN ever_alarmed AND v.status = 'healthy' AND v.at <= a.good_until AND v.at < a.first_alarm
     GROUP BY cluster, subject_kind, subject
@@ -39,7 +41,7 @@ dated AS (
     SELECT
         v.cluster AS cluster, v.subject_kind AS subject_kind, v.subject AS subject,
         any(v.onset_earliest) AS earliest, any(v.onset_latest) AS latest
-    FROM verdicts AS v INNER JOIN firsts AS a
+    FROM verdicts AS v INNER JOIN alarms AS a
         ON v.cluster = a.cluster AND v.subject_kind = a.subject_kind AND v.subject = a.subject
     WHERE v.reason = 'alarm' AND v.at = a.first_alarm
     GROUP BY cluster, subject_kind, subject

@@ -12,6 +12,7 @@ from agent.kafka.in_memory import MemoryConsumer, MemoryTopic
 from agent.records import RequestCount, TrafficBatch
 from agent.sinks.clickhouse import Config, Sink
 from agent.store import client as store
+from agent.store.table_rows import Origin
 from agent.surroundings import Surroundings
 from agent.traffic.feed import TrafficFeed
 from agent.traffic.reservoir import Config as SamplingConfig
@@ -127,3 +128,22 @@ def test_a_request_that_two_groups_count_was_served_once(migrated: store.Client)
     (row,) = answers(migrated, "served")
     assert (row["adapter"], row["requests"], row["prompt_tokens"], row["output_tokens"]) == (ROUTER, 47, 20.0, 8.0)
     assert answers(migrated, "served", days="1")[0]["requests"] == 40
+
+
+@embedded
+@pytest.mark.parametrize("groups", [(SUPPORT,), (SUPPORT, SALES)])
+def test_what_is_older_than_a_day_is_served_once_however_many_groups_count_it(
+    migrated: store.Client, groups: tuple[Origin, ...]
+) -> None:
+    begins = time.time() // 60 * 60 - 7 * 86_400
+    for group in groups:
+        insert(
+            migrated,
+            counts(0, 9, begins - 60),
+            counts(9, 20, begins + 300),
+            counts(29, 5, begins + 86_400),
+            place=group,
+        )
+    insert(migrated, counts(34, 11, begins + 86_400), place=groups[0])  # the others have not read these
+    (row,) = answers(migrated, "served")
+    assert row["requests"] == 36
