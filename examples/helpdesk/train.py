@@ -6,6 +6,7 @@ Needs peft, a development dependency. Writes `adapters/<name>/` beside this file
 import argparse
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -20,12 +21,13 @@ from examples.helpdesk.recipes import BASE_NAME, RECIPES, Recipe
 Row = tuple[list[int], int]
 
 
-def train(name: str, base: Path, out: Path) -> None:
+def train(name: str, base: Path, out: Path, steps: int = 0) -> None:
     """Train the adapter `name` of `RECIPES` on its train split and write it under `out`/`name`.
 
-    base: folder of the base model, loaded in float32 on the CPU
+    base: folder of the base model, loaded in float32 on the CPU; steps: 0 for those of the recipe
     """
     recipe = RECIPES[name]
+    recipe = replace(recipe, steps=steps or recipe.steps)
     torch.manual_seed(recipe.seed)
     tokenizer = AutoTokenizer.from_pretrained(base)
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32), lora_config(recipe))

@@ -15,7 +15,8 @@ What breaks it: a base that was trained on besides. The weights then agree only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -32,17 +33,27 @@ EXPLAINED = 0.15
 MUCH_BETTER = 0.5
 # What explains so much is not tried to be bettered.
 EXACT = 1e-4
+# Sizes of rows are divided by no less.
+TINY = 1e-12
 # Which gain multiplies the input of a module: part of the module's name -> that of the norm before it.
 GAINS = (("self_attn.", "input_layernorm"), ("mlp.", "post_attention_layernorm"))
 BLOCK = "layers."
 
 
+Parts = Callable[[], Iterable[tuple[torch.Tensor, torch.Tensor]]]
+"""(d, n) columns of rows before and after, one part after the other, each time from the first: they may be read from a
+file, because all columns of a large vocabulary would be gigabytes in several copies."""
+
+
 class Tensors(Protocol):
-    """Tensors of a base by name, in float32."""
+    """Tensors of a base by name, in float32. embeddings: (n, H) rows of the (V, H) token embeddings in their order, in
+    parts that are alike for bases of one shape"""
 
     def __contains__(self, name: str) -> bool: ...
     def __getitem__(self, name: str) -> torch.Tensor: ...
-    def embeddings(self) -> torch.Tensor: ...
+    @property
+    def embeddings_shape(self) -> tuple[int, ...]: ...
+    def embeddings(self) -> Iterator[torch.Tensor]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,19 +141,18 @@ def solve(old: Tensors, new: Tensors, modules: Mapping[str, LowRankUpdate]) -> C
     """The move of these modules. modules: names of linear modules, without ".weight", and what an adapter adds to each.
     One whose weight lies otherwise than (outputs, inputs), as GPT-2 has them, is not explained.
 
+    In memory: one module of either base at a time and a square of its sides; of the embeddings never more than a part.
     Raises Unreplayable where a base lacks a module, or has embeddings of another shape.
     """
-    before, after = old.embeddings(), new.embeddings()
-    if before.shape != after.shape:
-        raise Unreplayable(
-            "the new base", f"embeddings {tuple(after.shape)} where the old one has {tuple(before.shape)}"
-        )
-    residual, error = _side(before.T, after.T)
+    before, after = old.embeddings_shape, new.embeddings_shape
+    if before != after:
+        raise Unreplayable("the new base", f"embeddings {after} where the old one has {before}")
+    residual, error = _side(lambda: ((b.T, a.T) for b, a in zip(old.embeddings(), new.embeddings(), strict=True)))
     if error > EXPLAINED:
         return Coordinates(residual, error)
     solved, unexplained = {}, {}
     for name, update in sorted(modules.items()):
-        move = _module(old, new, name, residual, (update.b.shape[0], update.a.shape[1], before.shape[1]))
+        move = _module(old, new, name, residual, (update.b.shape[0], update.a.shape[1], before[1]))
         if move.error <= EXPLAINED:
             solved[name] = move
         else:
@@ -159,10 +169,10 @@ def _module(old: Tensors, new: Tensors, name: str, residual: Axis, sizes: tuple[
     width, moves = sizes[2], list[ModuleMove]()
     if before.shape[1] == width:
         gains = _gains(old, new, name, width)
-        outputs, error = _side(residual.moved(before * gains[0]), after * gains[1])
+        outputs, error = _side(_whole(residual.moved(before * gains[0]), after * gains[1]))
         moves.append(ModuleMove(residual, outputs, error, gains))
     if before.shape[0] == width:
-        inputs, error = _side(residual.moved(before.T), after.T)
+        inputs, error = _side(_whole(residual.moved(before.T), after.T))
         moves.append(ModuleMove(inputs, residual, error))
     if not moves:
         return ModuleMove(Axis(), Axis(), 1.0)
@@ -179,39 +189,75 @@ def _gains(old: Tensors, new: Tensors, name: str, width: int) -> tuple[torch.Ten
     return torch.ones(width), torch.ones(width)
 
 
-def _side(before: torch.Tensor, after: torch.Tensor) -> tuple[Axis, float]:
-    """(d, n) rows before and after: the axis that takes the ones to the others, and what it leaves over.
+def _whole(before: torch.Tensor, after: torch.Tensor) -> Parts:
+    return lambda: ((before, after),)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Products:
+    """Of rows before and after. alike: (d, d) of <after_i, before_j>; before, after: (d,) their sizes; columns: of the
+    rows"""
+
+    alike: torch.Tensor
+    before: torch.Tensor
+    after: torch.Tensor
+    columns: int
+
+
+def _side(parts: Parts) -> tuple[Axis, float]:
+    """The axis that takes the rows before to those after, and what it leaves over.
 
     Tried in this order: none, a permutation, a rotation.
     """
-    size = float(after.norm()) or 1.0
-    best, least = Axis(), float((before - after).norm()) / size
-    for candidates in (_permutations, _rotations):
-        if least <= EXACT:
+    best = Axis()
+    least = _left_over(best, parts)
+    if least <= EXACT:
+        return best, least
+    products = _products(parts)
+    for candidate in (_permutation, _rotation):
+        axis = candidate(products)
+        if axis is None or least <= EXACT:
             break
-        for axis in candidates(before, after):
-            error = float((axis.moved(before.T).T - after).norm()) / size
-            if error < MUCH_BETTER * least:
-                best, least = axis, error
+        error = _left_over(axis, parts)
+        if error < MUCH_BETTER * least:
+            best, least = axis, error
     return best, least
 
 
-def _permutations(before: torch.Tensor, after: torch.Tensor) -> Sequence[Axis]:
+def _left_over(axis: Axis, parts: Parts) -> float:
+    """|moved before - after| / |after|, 0 where there is nothing."""
+    error = size = 0.0
+    for before, after in parts():
+        error += float((axis.moved(before.T).T - after).norm()) ** 2
+        size += float(after.norm()) ** 2
+    return math.sqrt(error / (size or 1.0))
+
+
+def _products(parts: Parts) -> _Products:
+    alike, sizes, columns = torch.zeros(()), [torch.zeros(()), torch.zeros(())], 0
+    for before, after in parts():
+        alike = alike + after @ before.T
+        sizes = [known + own.square().sum(dim=1) for known, own in zip(sizes, (before, after), strict=True)]
+        columns += before.shape[1]
+    return _Products(alike, sizes[0].sqrt(), sizes[1].sqrt(), columns)
+
+
+def _permutation(products: _Products) -> Axis:
     """The one that has the rows most alike: by nearest rows where these are one to one, else by assignment.
 
     Source: Kuhn (1955), Naval Research Logistics 2, as scipy has it.
     """
-    alike = torch.nn.functional.normalize(after, dim=1) @ torch.nn.functional.normalize(before, dim=1).T
-    order = alike.argmax(dim=1)
+    cosines = products.alike / products.before.clamp(min=TINY) / products.after.clamp(min=TINY)[:, None]
+    order = cosines.argmax(dim=1)
     if len(order.unique()) < len(order):
-        order = torch.from_numpy(linear_sum_assignment(alike.numpy(), maximize=True)[1])
-    return [Axis(order=order)]
+        order = torch.from_numpy(linear_sum_assignment(cosines.numpy(), maximize=True)[1])
+    return Axis(order=order)
 
 
-def _rotations(before: torch.Tensor, after: torch.Tensor) -> Sequence[Axis]:
-    """The orthogonal matrix Q with Q before nearest to after; none where the rows are more than what they hold, so that
+def _rotation(products: _Products) -> Axis | None:
+    """The orthogonal matrix Q with Q before nearest to after; None where the rows are more than what they hold, so that
     it would not be unique."""
-    if before.shape[0] > before.shape[1]:
-        return []
-    u, _, v = torch.linalg.svd(after @ before.T)
-    return [Axis(matrix=u @ v)]
+    if len(products.before) > products.columns:
+        return None
+    u, _, v = torch.linalg.svd(products.alike)
+    return Axis(matrix=u @ v)

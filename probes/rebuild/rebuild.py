@@ -25,6 +25,7 @@ from probes.model.build import Placement, build, read_base
 from probes.model.device_memory import card_of, check_available
 from probes.model.forward import Model
 from probes.model.free_memory import check_free
+from probes.rebuild import acceptance_file
 from probes.rebuild import lessons as lesson_file
 from probes.rebuild.acceptance import SPECIAL_END, Acceptance, AcceptanceRules, assess, failures
 from probes.rebuild.base_tensors import BaseTensors
@@ -138,6 +139,8 @@ def rebuild(kept: Kept, new: NewBase, wish: Wish, work: Working) -> Rebuilt | No
     work.say(f"coordinates: {move.words if move else notes[-1]}")
     folders = _untrained(kept, new, move, work, notes)
     candidates = _assessed(kept, new, folders, wish, work)
+    if candidates is None:
+        return None
     if wish.trained and (wish.always or not any(map(_keeps_all, candidates))):
         start = folders.get(RE_EXPRESSED) or folders[PLAIN]
         comparable = _same_tokenizer(kept, new, candidates, work)
@@ -146,7 +149,10 @@ def rebuild(kept: Kept, new: NewBase, wish: Wish, work: Working) -> Rebuilt | No
             return None
         trained, count = done
         folder = _write_trained(kept, new, trained, work.out / FOLDERS[RETRAINED])
-        candidates += _assessed(kept, new, {RETRAINED: folder}, wish, work)
+        more = _assessed(kept, new, {RETRAINED: folder}, wish, work)
+        if more is None:
+            return None
+        candidates += more
     else:
         trained, count = None, 0
     best_first = sorted(candidates, key=lambda own: (bool(own.failures), own.acceptance.rank))
@@ -173,23 +179,40 @@ def _untrained(kept: Kept, new: NewBase, move: Coordinates | None, work: Working
     return folders
 
 
-def _assessed(kept: Kept, new: NewBase, folders: Mapping[str, Path], wish: Wish, work: Working) -> list[Candidate]:
-    """Each by itself on the same loaded base; one that cannot be replayed there is no candidate."""
+def _assessed(
+    kept: Kept, new: NewBase, folders: Mapping[str, Path], wish: Wish, work: Working
+) -> list[Candidate] | None:
+    """Each by itself on the same loaded base; one that cannot be replayed there is no candidate. None when stopped."""
     runner = work.make(new.folder, folders)
     runner.open()
     candidates = []
     try:
         for name, folder in folders.items():
             try:
-                done = assess(runner, name, kept.golden, work.stop)
+                done = _acceptance(kept.golden, runner, name, work)
                 candidates.append(Candidate(name, folder, done, failures(done, wish.rules)))
             except ProbeError as error:
-                if work.stop():
-                    raise
-                work.say(f"{name}: not a candidate: {error}")
+                if not work.stop():
+                    work.say(f"{name}: not a candidate: {error}")
+            if work.stop():
+                return None
     finally:
         runner.close()
     return candidates
+
+
+def _acceptance(golden: Golden, runner: Runner, name: str, work: Working) -> Acceptance:
+    """What an earlier call measured of the same candidate, else what is measured now. Raises as ``assess`` does."""
+    runner.refresh()
+    own = runner.identity(name)
+    made_from = {"golden": golden.hash, "base": own.live_base, "adapter": own.live_adapter}
+    made_from |= {"tokenizer": own.live_tokenizer, "template": own.live_template}
+    file = work.out / UNFINISHED / f"{FOLDERS[name]}.json"
+    if (before := acceptance_file.read(file, made_from)) is not None:
+        return before
+    done = assess(runner, name, golden, work.stop)
+    acceptance_file.write(file, done, made_from)
+    return done
 
 
 def _keeps_all(candidate: Candidate) -> bool:

@@ -94,7 +94,10 @@ class Trained:
 
 @dataclass(slots=True, eq=False)
 class _Progressed:
-    """What a checkpoint holds. weights, best_weights: name -> tensor; moments: Adam's, by the same names"""
+    """What a checkpoint holds. weights, best_weights: name -> tensor; moments: Adam's, by the same names
+
+    losses: of the steps since the last entry of the course
+    """
 
     step: int = 0
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -103,6 +106,7 @@ class _Progressed:
     best: int = 0
     best_loss: float = math.inf
     course: list[Course] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
 
 
 def fresh_updates(model: Model, modules: Sequence[str], recipe: Recipe) -> dict[str, LowRankUpdate]:
@@ -175,21 +179,18 @@ def train(model: Model, wanted: Training, stop: Stop, progress: Progress) -> Tra
     student.take(state.weights)
     optimiser = _optimiser(student, recipe, state)
     apart, used = _split(lessons, recipe)
-    losses: list[float] = []
     with student.applied():
         for step in range(state.step, recipe.steps):
             progress(STAGE, step, recipe.steps)
             if stop():
+                _keep(student, optimiser, state, checkpoint, key)
                 return None
-            losses.append(
-                _step(student, optimiser, [used[i] for i in _batch(len(used), recipe, step)], recipe.pace(step))
-            )
-            if (step + 1) % recipe.checked_every == 0 or step + 1 == recipe.steps:
-                _check(student, apart, state, step + 1, float(np.mean(losses)))
-                losses = []
-                if checkpoint:
-                    state.weights, state.moments = student.weights, _moments(student, optimiser)
-                    _write(checkpoint, key, state)
+            batch = [used[i] for i in _batch(len(used), recipe, step)]
+            state.losses.append(_step(student, optimiser, batch, recipe.pace(step)))
+            state.step = step + 1
+            if state.step % recipe.checked_every == 0 or state.step == recipe.steps:
+                _check(student, apart, state)
+                _keep(student, optimiser, state, checkpoint, key)
     progress(STAGE, recipe.steps, recipe.steps)
     student.take(state.best_weights)
     return Trained(student.updates, tuple(state.course), state.best)
@@ -326,17 +327,27 @@ def _parts(batch: Sequence[Lesson]) -> Iterator[list[Lesson]]:
     yield part
 
 
-def _check(student: _Student, apart: Sequence[Lesson], state: _Progressed, step: int, trained: float) -> None:
+def _check(student: _Student, apart: Sequence[Lesson], state: _Progressed) -> None:
     """Note how the loss stands, and keep these weights where they are the best so far."""
     positions = sum(len(lesson.forced) for lesson in apart)
     with torch.no_grad():
         parts = [float(student.loss(part)) for part in _parts(apart)] if apart else []
+    trained = float(np.mean(state.losses))
     checked = sum(parts) / positions if positions else math.nan
     judged = trained if math.isnan(checked) else checked
-    state.step = step
-    state.course.append(Course(step, trained, checked))
+    state.course.append(Course(state.step, trained, checked))
+    state.losses = []
     if judged < state.best_loss or not state.best_weights:
-        state.best, state.best_loss, state.best_weights = step, judged, student.weights
+        state.best, state.best_loss, state.best_weights = state.step, judged, student.weights
+
+
+def _keep(
+    student: _Student, optimiser: torch.optim.Optimizer, state: _Progressed, checkpoint: Path | None, key: str
+) -> None:
+    """For the call that goes on from here."""
+    if checkpoint and state.step:
+        state.weights, state.moments = student.weights, _moments(student, optimiser)
+        _write(checkpoint, key, state)
 
 
 def _split(lessons: Sequence[Lesson], recipe: Recipe) -> tuple[list[Lesson], list[Lesson]]:
@@ -379,8 +390,9 @@ def _moments(student: _Student, optimiser: torch.optim.Optimizer) -> dict[str, t
 def _write(path: Path, key: str, state: _Progressed) -> None:
     groups = {"weights": state.weights, "moments": state.moments, "best": state.best_weights}
     tensors = {f"{group}/{name}": own.contiguous() for group, held in groups.items() for name, own in held.items()}
-    facts = {"step": state.step, "best": state.best, "best_loss": state.best_loss}
-    facts["course"] = [[entry.step, entry.trained, entry.checked] for entry in state.course]  # type: ignore[assignment]
+    facts: dict[str, Any] = {"step": state.step, "best": state.best, "best_loss": state.best_loss}
+    facts["course"] = [[entry.step, entry.trained, entry.checked] for entry in state.course]
+    facts["losses"] = state.losses
     path.parent.mkdir(parents=True, exist_ok=True)
     partial_file = path.with_suffix(".partial")
     save_file(tensors, partial_file, metadata={"key": key, "facts": json.dumps(facts)})
@@ -403,5 +415,6 @@ def _read(path: Path, key: str) -> _Progressed | None:
 
     course = [Course(*entry) for entry in facts["course"]]
     return _Progressed(
-        facts["step"], of("weights"), of("moments"), of("best"), facts["best"], facts["best_loss"], course
+        *(facts["step"], of("weights"), of("moments"), of("best"), facts["best"], facts["best_loss"], course),
+        losses=facts.get("losses", []),
     )

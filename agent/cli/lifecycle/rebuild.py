@@ -18,6 +18,7 @@ from agent.lifecycle import history, imported, passport_file
 from agent.lifecycle.candidates import accepted_files, canaries_of, recorded, runner_over
 from agent.lifecycle.retirement import PROMPTS, canary_file
 from agent.terminal.console import as_json, people_to_stderr, say
+from agent.terminal.interrupt import until_interrupted
 from agent.terminal.stage_progress import StageProgress
 from agent.traffic.redaction import Redactor
 from probes.canaries.exported_traffic import read_exported
@@ -69,14 +70,14 @@ def rebuild_adapter(path: Path, name: str, wish: RebuildOptions, json: bool) -> 
     wanted = Wish(recipe, AcceptanceRules(wish.retention), wish.written, trained=wish.train, always=wish.always)
     out = wish.out or Path("rebuilt") / passport_file.folder_of(Path(), name).name
     started = Clock().steady()
-    with StageProgress() as progress:
+    with StageProgress() as progress, until_interrupted() as stop:
         work = Working(
             partial(runner_over, config),
             _placement(config),
             out,
             progress.show,
             lambda text: say(escape(text)),
-            lambda: False,
+            stop,
         )
         done = rebuild(kept, NewBase(folder, wish.base, imported.revision_of(folder)), wanted, work)
     if done is None:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from ast import literal_eval
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -271,7 +272,7 @@ def test_another_program_on_the_control_port_is_not_taken_for_an_agent(config: P
 def test_warnings_of_libraries_are_lines_of_the_same_form_and_those_we_log_ourselves_are_left_out() -> None:
     code = """
 import logging
-from agent.__main__ import log_to_stderr
+from agent.terminal.log import log_to_stderr
 log_to_stderr("error")
 log_to_stderr("info")  # a second time, as gapwatch demo does: each line still once
 logging.getLogger("a.library").warning("it %s", "broke")
@@ -287,7 +288,7 @@ logging.getLogger("urllib3.connectionpool").warning("Retrying")
 # The main thread holds the lock of the event for a moment whenever it waits for it; here a signal arrives just then.
 SIGNAL_DURING_A_WAIT = """
 import os, signal, threading
-from agent.__main__ import stop_on_signals
+from agent.cli.commands.running import stop_on_signals
 stop = threading.Event()
 stop_on_signals(stop)
 with stop._cond:
@@ -299,3 +300,26 @@ os._exit(0 if stop.wait(30) else 1)
 
 def test_a_signal_ends_the_agent_also_in_the_moment_in_which_it_waits() -> None:
     assert subprocess.run([sys.executable, "-c", SIGNAL_DURING_A_WAIT], cwd=ROOT, timeout=60).returncode == 0
+
+
+COMMANDS = [
+    "run", "demo", "init", "enrol", "canaries", "probe", "query", "explain", "report", "drift", "rejudge",
+    "doctor", "check", "compose", "bisect", "check-config", "migrate",
+    "passport", "cost", "worth", "portfolio", "passports", "retire", "rebuild", "accept",
+    "runbook", "glossary", "sample-config",
+]  # fmt: skip
+
+
+def test_the_help_lists_every_command_in_the_order_of_use() -> None:
+    listed = gapwatch("--help", TERM="dumb", NO_COLOR="1")
+    assert listed.returncode == 0
+    assert re.findall(r"^(?:│ )?\s*([a-z][a-z-]+) {2,}\S", listed.stdout, re.MULTILINE) == COMMANDS
+
+
+def test_no_command_is_imported_before_it_is_called() -> None:
+    """What makes `gapwatch --help` and every other command start fast."""
+    code = "import sys, agent.__main__; print([n for n in sys.modules if n.startswith('agent.cli.')])"
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert {name.split(".")[2] for name in literal_eval(ended.stdout)} == {"commands"}

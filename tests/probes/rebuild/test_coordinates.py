@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from examples.helpdesk.releases import make_release
 from probes.artefacts.lora_files import read_adapter
 from probes.errors import Unreplayable
-from probes.rebuild.base_tensors import BaseTensors
+from probes.rebuild.base_tensors import PART_NUMBERS, BaseTensors
 from probes.rebuild.candidates import plain_copy, re_expressed
 from probes.rebuild.coordinates import Coordinates, solve
 from probes.runner import Target
@@ -129,3 +132,32 @@ def test_a_base_with_another_vocabulary_or_without_the_module_is_refused(
     save_file(tensors, folder / "model.safetensors")
     with pytest.raises(Unreplayable, match="embeddings"):
         solved(base, folder, adapter)
+
+
+class Largest(TorchDispatchMode):
+    """The most bytes of one tensor that was computed meanwhile: no view, and no mapping of a file (``set_``)."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = function(*args, **(kwargs or {}))
+        is_new = not function.is_view and function is not torch.ops.aten.set_.source_Storage
+        for own in tree_leaves(made) if is_new else ():
+            if isinstance(own, torch.Tensor):
+                self.bytes = max(self.bytes, own.numel() * own.element_size())
+        return made
+
+
+def test_no_tensor_as_large_as_the_embeddings_of_a_large_vocabulary_is_made(tmp_path: Path) -> None:
+    rows, width = 200_000, 64
+    table = torch.randn(rows, width, generator=torch.Generator().manual_seed(1))
+    order = torch.randperm(width, generator=torch.Generator().manual_seed(2))
+    for name, own in (("old", table), ("new", table[:, order].contiguous())):
+        (tmp_path / name).mkdir()
+        save_file({"model.embed_tokens.weight": own}, tmp_path / name / "model.safetensors")
+    with Largest() as largest:
+        move = solve(BaseTensors(tmp_path / "old"), BaseTensors(tmp_path / "new"), {})
+    assert move.kind == "permutation" and move.residual_error < 1e-6
+    assert move.residual.order is not None and torch.equal(move.residual.order, order)
+    part = 4 * PART_NUMBERS
+    assert 0 < largest.bytes <= part < 4 * rows * width / 3

@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 
 from examples.helpdesk.releases import make_release, merge_lora
 from probes.artefacts.lora_files import read_adapter
-from probes.errors import ProbeError
 from probes.golden.record import Golden
 from probes.rebuild.lessons import Lesson, of_record
 from probes.rebuild.lessons import read as read_lessons
@@ -122,20 +121,33 @@ def test_it_goes_on_where_it_was_stopped_and_ends_alike(
 ) -> None:
     new = NewBase(improved, "org/new")
     # The stop is looked at between tokens, batches and steps: this one comes in the middle of the training.
-    assert rebuild_or_error(enrolled, new, working(tmp_path, [], 60)) is None
+    assert rebuild(kept(enrolled), new, WISH, working(tmp_path, [], 60)) is None
     assert (tmp_path / "out" / "unfinished" / "lessons.safetensors").is_file()
-    assert rebuild_or_error(enrolled, new, working(tmp_path, [])) is not None
+    assert rebuild(kept(enrolled), new, WISH, working(tmp_path, [])) is not None
     weights = [load_file(out / "retrained" / "adapter_model.safetensors") for out in (whole[1], tmp_path / "out")]
     assert weights[0].keys() == weights[1].keys()
     assert all((own == weights[1][name]).all() for name, own in weights[0].items())
 
 
-def rebuild_or_error(enrolled: Enrolled, new: NewBase, work: Working) -> Rebuilt | None:
-    try:
-        return rebuild(kept(enrolled), new, WISH, work)
-    except ProbeError as error:
-        assert "stopped" in str(error)
-        return None
+def test_stopped_during_the_acceptance_test_it_goes_on_and_measures_nothing_twice(
+    enrolled: Enrolled, tmp_path: Path
+) -> None:
+    new = NewBase(make_release("reparameterised", enrolled.base, tmp_path / "new"), "org/new")
+    wish = replace(WISH, trained=False)
+    assert rebuild(kept(enrolled), new, wish, working(tmp_path, [], 1)) is None
+    unfinished = tmp_path / "out" / "unfinished"
+    assert not list(unfinished.glob("*.json"))
+    whole = rebuild(kept(enrolled), new, wish, working(tmp_path, []))
+    files = {file.name: file.stat().st_mtime_ns for file in unfinished.glob("*.json")}
+    assert set(files) == {"plain.json", "re-expressed.json"}
+    again = rebuild(kept(enrolled), new, wish, working(tmp_path, []))
+    assert files == {file.name: file.stat().st_mtime_ns for file in unfinished.glob("*.json")}
+    assert whole is not None and again is not None
+    assert [own.acceptance for own in whole.candidates] == [own.acceptance for own in again.candidates]
+    # Of another record nothing that was measured holds.
+    other = replace(enrolled.golden, hash="sha256:another")
+    assert rebuild(kept(enrolled, other), new, wish, working(tmp_path, [])) is not None
+    assert files != {file.name: file.stat().st_mtime_ns for file in unfinished.glob("*.json")}
 
 
 def test_on_a_base_of_another_shape_it_begins_from_nothing(enrolled: Enrolled, tmp_path: Path) -> None:

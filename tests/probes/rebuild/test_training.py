@@ -100,7 +100,8 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(world: tuple[Model, lis
     file = tmp_path / "training.safetensors"
     assert trained(world, checkpoint=file, steps_until_stop=18) is None and file.is_file()
     assert trained(world, checkpoint=file, steps_until_stop=0) is None
-    went_on = trained(world, checkpoint=file, steps_until_stop=8)  # fewer than the 24 steps of the whole
+    # The 6 that are left of 24: it goes on from the step at which it was stopped, and not from the last check, at 16.
+    went_on = trained(world, checkpoint=file, steps_until_stop=6)
     assert whole is not None and went_on is not None and went_on.course == whole.course
     for name, own in whole.updates.items():
         assert torch.equal(own.a, went_on.updates[name].a) and torch.equal(own.b, went_on.updates[name].b)
