@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from probes.model.adapter_parts.wrapped_call import experts_in
 from probes.model.cache import Cache, body_of, forward_with_cache, lent, new_cache, select_rows
 from probes.model.forward import own_head
 from probes.model.free_memory import no_memory
@@ -164,8 +165,9 @@ def _recorded_calls(network: nn.Module) -> Iterator[dict[str, bool]]:
     called: dict[str, bool] = {}
 
     def record(name: str) -> Any:
-        def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], answer: Any) -> None:
-            fits = isinstance(answer, torch.Tensor) and _rows_first(next((x for x in (*given, *named.values())), None))
+        def hook(module: nn.Module, given: tuple[Any, ...], named: dict[str, Any], answer: Any) -> None:
+            first = next((x for x in (*given, *named.values())), None)
+            fits = isinstance(answer, torch.Tensor) and _rows_first(first, experts_in(module))
             called[name] = called.get(name, True) and fits
 
         return hook
@@ -178,9 +180,9 @@ def _recorded_calls(network: nn.Module) -> Iterator[dict[str, bool]]:
             hook.remove()
 
 
-def _rows_first(given: Any) -> bool:
-    """(2, L) of token ids, (2, L, ...), or (2 L, H)."""
+def _rows_first(given: Any, experts: int) -> bool:
+    """(2, L) of token ids, (2, L, ...), (2 L, H), or the last once for each of the experts."""
     if not isinstance(given, torch.Tensor):
         return False
-    tokens_first = given.dim() == 2 and given.shape[0] == 2 * LONG
+    tokens_first = given.dim() == 2 and given.shape[0] in (2 * LONG, 2 * LONG * experts)
     return tokens_first or (given.shape[0] == 2 and given.dim() >= 2 + given.is_floating_point())

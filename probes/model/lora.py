@@ -26,7 +26,7 @@ from probes.model.adapter_parts.low_rank import LowRank, linear_shape
 from probes.model.adapter_parts.parameters import ParametersPart
 from probes.model.adapter_parts.saved_module import SavedModule
 from probes.model.adapter_parts.token_rows import TokenRowsPart
-from probes.model.adapter_parts.wrapped_call import Part, RowGroup, WrappedCall
+from probes.model.adapter_parts.wrapped_call import Part, RowGroup, TokenLayout, WrappedCall, experts_in, layout_of
 from probes.model.cache import body_of
 from probes.model.precision.split_products import is_split
 
@@ -79,6 +79,7 @@ class LoraModule(nn.Module):
     def __init__(self, name: str, inner: nn.Module, selection: RowSelection) -> None:
         super().__init__()
         self.name, self.inner, self.selection = name, inner, selection
+        self.experts = experts_in(inner)
         # Not a ModuleDict: adapter names may hold dots, and these are no parameters of the model.
         self.parts: dict[str, list[Part]] = {}
 
@@ -88,9 +89,9 @@ class LoraModule(nn.Module):
         groups = [group for group in self.selection.groups if group.adapter in self.parts]
         if not groups:
             return y
-        rows_first, by_rows = self._by_rows(x), self._by_rows(y)  # the latter is a view of y
-        total, columns = self.selection.total, self.selection.columns
-        call = WrappedCall(rows_first, by_rows, args, kwargs, total, columns, flat=rows_first is not x)
+        layout = self._layout(x)
+        by_rows = self._layout(y).rows_first(y)  # a view of y
+        call = WrappedCall(layout.rows_first(x), by_rows, args, kwargs, layout)
         parts_of = [self.parts[group.adapter] for group in groups]
         if grouped.is_faster(call, parts_of) and grouped.add_grouped(call, groups, parts_of):
             return y
@@ -101,14 +102,13 @@ class LoraModule(nn.Module):
             by_rows[group.rows] += changes[0] if len(changes) == 1 else torch.stack(changes).sum(0)
         return y
 
-    def _by_rows(self, x: torch.Tensor) -> torch.Tensor:
-        """With the batch's rows first, also where the model flattens rows and tokens to (B * L, H)."""
+    def _layout(self, tokens: torch.Tensor) -> TokenLayout:
+        """Raises RowMismatch where the module is given something else than the tokens of all rows."""
         total, columns = self.selection.total, self.selection.columns
-        if x.dim() == 2 and columns > 1 and x.shape[0] == total * columns:
-            return x.unflatten(0, (total, columns))
-        if x.shape[0] != total:
-            raise RowMismatch(f"{self.name} was called with {x.shape[0]} rows in a batch of {total}")
-        return x
+        layout = layout_of(tokens, total, columns, self.experts)
+        if layout is None:
+            raise RowMismatch(f"{self.name} was called with {tokens.shape[0]} rows in a batch of {total}")
+        return layout
 
     def __getattr__(self, name: str) -> Any:
         """Models read ``weight`` or ``bias`` of their own modules; they get the base's."""

@@ -18,7 +18,7 @@ from probes.canaries.log_prob_summary import summarise, summarise_torch
 from probes.card_share import CONTEXT_BYTES
 from probes.model.adapter_parts.grouped import add_grouped, is_faster
 from probes.model.adapter_parts.low_rank import LowRank
-from probes.model.adapter_parts.wrapped_call import WrappedCall
+from probes.model.adapter_parts.wrapped_call import TokenLayout, WrappedCall
 from probes.model.device_memory import card_of, limit
 from probes.model.devices.card_check import check_card, unused_card
 from probes.model.lora import row_groups
@@ -76,7 +76,7 @@ def test_grouped_products_add_what_each_adapter_adds_by_itself() -> None:
     linear = nn.Linear(64, 128).cuda().bfloat16()
     groups = row_groups([(None, 1.0), *((name, 1.0) for name in "aabbccdd")], torch.device("cuda"))
     parts = [[LowRank(LowRankUpdate(random(16, 64), random(128, 16), 0.1), linear)] for _ in groups]
-    call = WrappedCall(random(9, 5, 64), random(9, 5, 128), (), {}, 9, 5, flat=False)
+    call = WrappedCall(random(9, 5, 64), random(9, 5, 128), (), {}, TokenLayout(9, 5))
     wanted = call.y.clone()
     for group, own in zip(groups, parts, strict=True):
         wanted[group.rows] += own[0].change(call, group)

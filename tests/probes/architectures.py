@@ -127,8 +127,8 @@ KINDS: dict[str, Architecture] = {
     "olmoe": A({"num_experts": 4, "num_experts_per_tok": 2}, ATTENTION, EXPERTS),
     "granitemoe": A(LOCAL, ATTENTION),
     "phimoe": A(LOCAL, ATTENTION, EXPERTS, bypassed=("router",)),
-    "llama4_text": A(LOCAL | HEADS | {"intermediate_size_mlp": 96, "attention_chunk_size": 8}, PLAIN,
-                     bypassed=("router", "experts.gate_up_proj")),
+    "llama4_text": A(LOCAL | HEADS | {"intermediate_size_mlp": 96, "attention_chunk_size": 8}, PLAIN, EXPERTS,
+                     bypassed=("router",)),
     # Recurrent layers, alone or beside attention.
     "qwen3_next": A(DELTA | MIXTURE, ("q_proj", "in_proj_qkvz", "shared_expert_gate"), EXPERTS),
     "qwen3_5_text": A(DELTA, ("q_proj", "in_proj_qkv", "out_proj")),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,40 +33,87 @@ class RowGroup:
         return rows
 
 
+@dataclass(frozen=True, slots=True)
+class TokenLayout:
+    """How a module is given the tokens of a batch.
+
+    rows: of the batch; columns: tokens of each; experts: how often all tokens are given, one set after the other, to a
+    module whose experts each get all of them, 1 elsewhere
+    is_flat: are the tokens of all rows laid one after the other?
+    """
+
+    rows: int
+    columns: int
+    experts: int = 1
+    is_flat: bool = False
+
+    def rows_first(self, tokens: torch.Tensor) -> torch.Tensor:
+        """A view of tokens in this layout: (B, L, ...), or (B, experts, L, ...) where there are several."""
+        if not self.is_flat:
+            return tokens
+        if self.experts == 1:
+            return tokens.unflatten(0, (-1, self.columns))
+        return tokens.unflatten(0, (self.experts, -1, self.columns)).transpose(0, 1)
+
+    def as_given(self, by_rows: torch.Tensor) -> torch.Tensor:
+        """The inverse of ``rows_first``, for as many rows as these are."""
+        if not self.is_flat:
+            return by_rows
+        return by_rows.flatten(0, 1) if self.experts == 1 else by_rows.transpose(0, 1).flatten(0, 2)
+
+
+def experts_in(module: nn.Module) -> int:
+    """How many experts have their weights stacked in this module, 1 where it has none."""
+    stacked = {parameter.shape[0] for parameter in module.parameters(recurse=False) if parameter.dim() == 3}
+    return stacked.pop() if len(stacked) == 1 else 1
+
+
+def layout_of(x: torch.Tensor, rows: int, columns: int, experts: int) -> TokenLayout | None:
+    """How these tokens of a batch are laid, None where it is in none of the ways that are known.
+
+    experts: of the module that is given them. Where it is given all tokens once for each of its experts they lie
+    expert by expert, as in Llama 4; a mixture that sorted so many chosen tokens would be taken for one.
+    """
+    if x.dim() == 2 and columns > 1 and x.shape[0] == rows * columns:
+        return TokenLayout(rows, columns, is_flat=True)
+    if x.dim() == 2 and experts > 1 and x.shape[0] == experts * rows * columns:
+        return TokenLayout(rows, columns, experts, is_flat=True)
+    return TokenLayout(rows, columns) if x.shape[0] == rows else None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class WrappedCall:
     """What a module of the base was given, and what it answered.
 
-    total: rows of the batch; columns: tokens of each row. Tensors have the rows first, or the tokens of all rows one
-    after the other (``flat``)
-    x, y: input and answer with the rows first; args, kwargs: the other arguments as they were given
+    layout: of its tokens; x, y: input and answer with the rows first; args, kwargs: the other arguments as they were
+    given
     """
 
     x: torch.Tensor
     y: torch.Tensor
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    total: int
-    columns: int
-    flat: bool
+    layout: TokenLayout
 
     def of_rows(self, rows: Sequence[int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """All arguments, the first one included, for these rows of the batch alone."""
-        x = self.x.flatten(0, 1) if self.flat else self.x
-        arguments = tuple(self._part(argument, rows) for argument in (x, *self.args))
-        return arguments, {name: self._part(argument, rows) for name, argument in self.kwargs.items()}
+        x = self.layout.as_given(self.x[list(rows)])
+        return (x, *(self._part(argument, rows) for argument in self.args)), {
+            name: self._part(argument, rows) for name, argument in self.kwargs.items()
+        }
 
     def rows_first(self, answer: torch.Tensor) -> torch.Tensor:
         """An answer to ``of_rows`` in the form of ``y``."""
-        return answer.unflatten(0, (-1, self.columns)) if self.flat else answer
+        return self.layout.rows_first(answer)
 
     def _part(self, argument: Any, rows: Sequence[int]) -> Any:
         if not isinstance(argument, torch.Tensor) or not argument.dim():
             return argument
-        if argument.shape[0] == self.total:
+        layout = self.layout
+        if argument.shape[0] == layout.rows:
             return argument[list(rows)]
-        if self.flat and argument.shape[0] == self.total * self.columns:
-            return argument.unflatten(0, (self.total, self.columns))[list(rows)].flatten(0, 1)
+        if layout.is_flat and argument.shape[0] == layout.experts * layout.rows * layout.columns:
+            return layout.as_given(layout.rows_first(argument)[list(rows)])
         return argument
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from probes.artefacts.lora_files import LowRankUpdate
 from probes.model.adapter_parts.grouped import add_grouped, is_faster
 from probes.model.adapter_parts.low_rank import LowRank
-from probes.model.adapter_parts.wrapped_call import Part, RowGroup, WrappedCall
+from probes.model.adapter_parts.wrapped_call import Part, RowGroup, TokenLayout, WrappedCall
 from probes.model.lora import row_groups
 
 ROWS = [(None, 1.0), ("a", 1.0), ("a", 1.0), ("b", 0.5), ("c", 1.0), ("d", 2.0)]
@@ -29,7 +29,7 @@ def a_pass(
     torch.manual_seed(0)
     x, y = torch.randn(*shape, 12), torch.randn(*shape, 20)
     groups = list(row_groups(ROWS, torch.device("cpu")))
-    return WrappedCall(x, y, (), {}, len(ROWS), 1, flat=False), groups, [[LowRank(u, LINEAR)] for u in updates]
+    return WrappedCall(x, y, (), {}, TokenLayout(len(ROWS), 1)), groups, [[LowRank(u, LINEAR)] for u in updates]
 
 
 @pytest.mark.parametrize("shape", [(6, 7), (6,)], ids=str)

@@ -107,3 +107,40 @@ def test_targeted_parameters_without_a_part_are_a_fact_and_zeros_have_no_effect(
         match_modules(lacking, Wrapper(False)).facts
     )
     assert "the effect is zero" in "".join(match_modules(adapter_with(silent, ["experts.up"]), Wrapper(False)).facts)
+
+
+class OnceEach(nn.Module):
+    """All tokens through every expert, laid out expert by expert, as in Llama 4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Parameter(torch.randn(EXPERTS, WIDTH, INNER))
+        self.down = nn.Parameter(torch.randn(EXPERTS, INNER, WIDTH))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        by_expert = torch.relu(x.view(EXPERTS, -1, WIDTH) @ self.up)
+        return (by_expert @ self.down).view(-1, WIDTH)
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_experts_that_each_get_all_tokens_are_changed_for_the_rows_of_the_adapter_alone(columns: int) -> None:
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.experts = OnceEach()
+    parts = updates((WIDTH, INNER), (INNER, WIDTH))
+    rows = [(None, 1.0), ("a", 1.0), ("a", 0.5), ("a", 1.0)]
+    given = torch.randn(EXPERTS * len(rows) * columns, WIDTH)
+    changed = OnceEach()
+    wanted = []
+    for name, multiple in rows:
+        changed.load_state_dict(model.experts.state_dict())
+        for own, (a, b) in zip((changed.up, changed.down), parts.pairs, strict=True):
+            for e in range(EXPERTS):
+                own.data[e] += (name is not None) * multiple * SCALING * b[:, e::EXPERTS] @ a[e * RANK : (e + 1) * RANK]
+        wanted.append(changed(given).detach().unflatten(0, (EXPERTS, len(rows), columns)))
+    adapters = AppliedAdapters(model)
+    assert not adapters.apply("a", adapter_with(parts, ["experts.up", "experts.down"])).facts
+    with adapters.selection.for_pass(row_groups(rows, torch.device("cpu")), len(rows), columns):
+        answer = model.experts(given).unflatten(0, (EXPERTS, len(rows), columns))
+    for row, of_row in enumerate(wanted):
+        assert torch.allclose(answer[:, row], of_row[:, row], atol=1e-5), row
