@@ -21,7 +21,7 @@ from agent.cli.enrol import EnrolOptions, enrol_adapter
 from agent.cli.lifecycle.accept import AcceptOptions, accept
 from agent.cli.lifecycle.check import CheckOptions, check_pair
 from agent.cli.lifecycle.passport import PassportOptions, show_passport
-from agent.cli.lifecycle.rebuild import RebuildOptions, rebuild_adapter
+from agent.cli.lifecycle.rebuild import STOPPED, RebuildOptions, rebuild_adapter
 from agent.clock import Clock
 from agent.config import Adapter, Config
 from agent.demo.patience import incident_of, next_of
@@ -175,6 +175,8 @@ class LifecycleStory:
         command(f"rebuild {name} --base {base.name} --no-train")
         wish = RebuildOptions(str(base), self._cast.stage.folder / "rebuilt", train=False)
         self.outcome.rebuilt = rebuild_adapter(self._cast.stage.config_file, name, wish, json=False)
+        if self.outcome.rebuilt == STOPPED:
+            raise KeyboardInterrupt  # the Ctrl-C that stopped it was meant for the demo
 
     def _accept(self) -> None:
         """The pod is drained meanwhile, as for any rollout: the incident stays open, and nothing is served."""

@@ -31,12 +31,25 @@ class ClockKind(StrEnum):
     BASE_PASSES = "base_passes"  # measured by gapwatch worth, and no field of the passport
 
 
+# While the day is ahead, and once it is over. when: the day and how far it is.
 WORDS = {
-    ClockKind.BASE_END_OF_LIFE: "its base {base} reaches its end of life",
-    ClockKind.DATA_EXPIRY: "its training data expires: it cannot be retrained from {data} afterwards",
-    ClockKind.OWNER_GONE: "its owner {owner} is not on the list of active people",
-    ClockKind.GOLDEN_STALE: "its golden record is as old as alerts.clocks.golden_after allows",
-    ClockKind.NO_REBUILD: "it was not rebuilt for as long as alerts.clocks.rebuild_after allows",
+    ClockKind.BASE_END_OF_LIFE: (
+        "its base {base} reaches its end of life {when}",
+        "its base {base} reached its end of life {when}",
+    ),
+    ClockKind.DATA_EXPIRY: (
+        "its training data expires {when}: it cannot be retrained from {data} after that",
+        "its training data expired {when}: it cannot be retrained from {data} any more",
+    ),
+    ClockKind.OWNER_GONE: ("its owner {owner} is not on the list of active people",) * 2,
+    ClockKind.GOLDEN_STALE: (
+        "its golden record gets older than alerts.clocks.golden_after allows {when}",
+        "its golden record got older than alerts.clocks.golden_after allows {when}",
+    ),
+    ClockKind.NO_REBUILD: (
+        "it should be rebuilt, by alerts.clocks.rebuild_after, {when}",
+        "it should have been rebuilt, by alerts.clocks.rebuild_after, {when}",
+    ),
 }
 
 
@@ -125,19 +138,20 @@ def _clocks(
 
 
 def _clock(passport: Passport, kind: ClockKind, due: date, today: date) -> Clock:
-    what = WORDS[kind].format(
-        base=passport.base.name or "of unknown name", data=passport.data.location or "it", owner=passport.owner
+    ahead, over = WORDS[kind]
+    words = (ahead if due > today else over).format(
+        base=passport.base.name or "of unknown name",
+        data=passport.data.location or "it",
+        owner=passport.owner,
+        when=_when(due, today),
     )
-    return Clock(passport.adapter, kind, due, stage_of(due, today), f"{what} {_when(kind, due, today)}".rstrip())
+    return Clock(passport.adapter, kind, due, stage_of(due, today), words)
 
 
-def _when(kind: ClockKind, due: date, today: date) -> str:
-    if kind is ClockKind.OWNER_GONE:
-        return ""
-    left = (due - today).days
-    if left > 0:
-        return f"on {due}, in {left} {'day' if left == 1 else 'days'}"
-    return f"on {due}, today" if not left else f"since {due}, {-left} {'day' if left == -1 else 'days'} ago"
+def _when(due: date, today: date) -> str:
+    days = abs((due - today).days)
+    count = f"{days} {'day' if days == 1 else 'days'}"
+    return f"on {due}, {f'in {count}' if due > today else f'{count} ago' if days else 'today'}"
 
 
 def _names(person: str) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from shlex import quote
+from textwrap import shorten
 from typing import Any
 
 from rich.markup import escape
@@ -23,8 +24,8 @@ from probes.rebuild.acceptance import Acceptance, AcceptanceRules, assess, failu
 
 ACCEPTED, NOT_ACCEPTED = 0, 1
 COLUMNS = ("candidate", "retention", "95 % interval", "strength", "right answers", "word for word", "verdict")
-# Texts of flips that are shown.
-SHOWN = 3
+# Texts of flips that are shown, and characters of each.
+SHOWN, LONGEST = 3, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +116,13 @@ def show(rows: Sequence[tuple[str, Acceptance, Sequence[str]]]) -> None:
         for words in why:
             say(escape(f"{name}: {words}"))
         for flip in done.flips[:SHOWN]:
-            say(escape(f"{flip.canary}, accepted: {flip.golden_text}"))
-            say(escape(f"{flip.canary}, now:      {flip.present_text}"))
+            say(escape(f"{flip.canary}, accepted: {_on_one_line(flip.golden_text)}"))
+            say(escape(f"{flip.canary}, now:      {_on_one_line(flip.present_text)}"))
+
+
+def _on_one_line(text: str) -> str:
+    """An answer may be a page, or code."""
+    return shorten(text, LONGEST, placeholder=" ...")
 
 
 def facts(done: Acceptance, why: Sequence[str]) -> dict[str, Any]:

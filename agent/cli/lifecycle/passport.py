@@ -167,7 +167,7 @@ def _print_one(held: Holdings, running: Sequence[Clock], today: date, json: bool
         return
     passport = held.passport
     assert passport is not None
-    rows = [(place, shown(value)) for place, value in leaves(passport)]
+    rows = [(place, shown(value)) for place, value in leaves(passport) if shown(value) != shown("")]
     console.print(rows_table(("field", "value"), rows, title=f"passport of {passport.adapter}"))
     can, why = rebuildability(held, today)
     say(escape(f"rebuildable, by what is at hand: {'yes, ' if can else ''}{why}"))
@@ -180,6 +180,16 @@ def _print_one(held: Holdings, running: Sequence[Clock], today: date, json: bool
         say(escape(f"{event.at}  {event.what}"))
     if empty := missing(passport):
         say(f"[yellow]not filled in:[/yellow] {escape(', '.join(empty))}")
+    if others := _empty_besides(passport):
+        say(f"[dim]empty too, of less weight: {escape(', '.join(others))}[/dim]")
+
+
+def _empty_besides(passport: Passport) -> list[str]:
+    """Places that are empty, besides those that matter; a section with nothing in it by its name."""
+    empty = {place for place, value in leaves(passport) if shown(value) == shown("")} - set(missing(passport))
+    begun = {place.partition(".")[0] for place, _ in leaves(passport) if place not in empty}
+    sections = (place.partition(".") for place, _ in leaves(passport) if place in empty)
+    return list(dict.fromkeys("".join(own) if own[0] in begun or not own[1] else f"{own[0]}.*" for own in sections))
 
 
 def _measured_words(measured: Any) -> str:

@@ -89,7 +89,8 @@ def rebuild_adapter(path: Path, name: str, wish: RebuildOptions, json: bool) -> 
     if json:
         as_json(_facts(done, seconds))
     else:
-        show([(f"{own.name} ({own.folder})", own.acceptance, own.failures) for own in done.candidates])
+        show([(own.name, own.acceptance, own.failures) for own in done.candidates])
+        say(escape(f"each is in a folder of {out}"))
     if done.successor is None:
         return NOT_ACCEPTED
     _tell(config, name, done, wish.base, seconds)
