@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from agent.demo.stage import ADAPTERS
 from benchmarks.figures import Figure, at_least, context
 from benchmarks.speed.precision import goldens
 from benchmarks.traffic.scoring_speed import plain
 from benchmarks.traffic.served import ELSEWHERE, Cell, jobs
+from detectors.evidence.alternative import BASE
 from probes.canaries.replay_pairs import replay_pair
 from probes.model.packing import pack, read_length
 from probes.runner import BatchShape, Replay
@@ -22,7 +26,19 @@ from probes.scoring.token_distribution import SamplingParameters
 
 THREADS, REPEATS = 2, 3
 EIGHT = BatchShape(rows=8)
-SYSTEM_PROMPTS = {0: 1.5, 300: 2.5, 1000: 3.0}  # tokens -> wanted times a plain pass
+BARE = ScoringOptions(copies=(), others=False, passes=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """wanted: times a plain pass; count: responses of each adapter; few: of them read the plain way"""
+
+    wanted: float
+    count: int
+    few: int
+
+
+SYSTEM_PROMPTS = {0: Scored(1.5, 16, 2), 300: Scored(2.5, 8, 1), 1000: Scored(3.0, 8, 1)}  # tokens -> how measured
 
 
 def by_length(replays: Sequence[Replay], most: int) -> list[list[Replay]]:
@@ -56,30 +72,56 @@ def replayed(runner: Runner, quick: bool) -> Iterator[Figure]:
 
 
 def scored(runner: Runner, quick: bool) -> Iterator[Figure]:
+    """Blocks of both ways in turn, and the median of their ratios: other load slows two neighbours down alike."""
     torch.set_num_threads(THREADS)
-    for tokens, wanted in SYSTEM_PROMPTS.items():
-        yield from _scored(runner, tokens, wanted, quick)
+    for tokens, case in SYSTEM_PROMPTS.items():
+        yield from _scored(runner, tokens, replace(case, count=1, few=1) if quick else case, 1 if quick else REPEATS)
+    yield from rest_of_the_vocabulary(runner, 1 if quick else 8)
 
 
-def _scored(runner: Runner, tokens: int, wanted: float, quick: bool) -> Iterator[Figure]:
-    """Ours on all responses at once and, once more, four at a time; a plain pass on a few of them."""
-    few = 1 if quick else 4
-    responses = with_system_prompt(runner, tokens, 2 if quick else 32)
-    bare = ScoringOptions(copies=(), others=False, passes=0)
-    n_few = [job for name in ADAPTERS for job in [own for own in responses if own.adapter == name][:few]]
-    ours = min(_scoring_seconds(runner, [responses], bare) for _ in range(1 if quick else 2))
-    turns = [responses[at : at + 4] for at in range(0, len(responses), 4)]
-    in_turns = _scoring_seconds(runner, turns, bare)
-    obvious = _seconds(lambda: plain(runner, n_few)) * len(responses) / len(n_few)
+def _scored(runner: Runner, tokens: int, case: Scored, repeats: int) -> Iterator[Figure]:
+    """Ours on all responses at once and, once, four at a time; a plain pass on a few of them, by tokens read."""
+    responses = with_system_prompt(runner, tokens, case.count)
+    few = [job for name in ADAPTERS for job in [own for own in responses if own.adapter == name][: case.few]]
+    share = sum(map(_read, responses)) / sum(map(_read, few))
+    obvious, ours = [], []
+    for _ in range(repeats):
+        obvious.append(share * _seconds(lambda: plain(runner, few)))
+        ours.append(_scoring_seconds(runner, [responses]))
+    in_turns = _scoring_seconds(runner, [responses[at : at + 4] for at in range(0, len(responses), 4)])
     name = f"scored tokens a second, system prompt of {tokens} tokens"
-    yield at_least(f"{name}, times those of a plain pass a response", obvious / ours, "x", wanted)
-    yield context(f"{name}, four responses a turn, times likewise", obvious / in_turns, "x")
-    yield context(name, sum(len(job.output) for job in responses) / ours, "tokens/s")
+    ratio = statistics.median(theirs / own for theirs, own in zip(obvious, ours, strict=True))
+    yield at_least(f"{name}, times those of a plain pass a response", ratio, "x", case.wanted)
+    yield context(f"{name}, four responses a turn, times likewise", statistics.median(obvious) / in_turns, "x")
+    yield context(name, sum(len(job.output) for job in responses) / min(ours), "tokens/s")
 
 
-def _scoring_seconds(runner: Runner, turns: Sequence[Sequence[ScoringJob]], asking: ScoringOptions) -> float:
+def _scoring_seconds(runner: Runner, turns: Sequence[Sequence[ScoringJob]]) -> float:
     runner.loaded.golden_model().beginnings.clear()
-    return _seconds(lambda: [runner.score(turn, lambda: False, asking) for turn in turns])
+    return _seconds(lambda: [runner.score(turn, lambda: False, BARE) for turn in turns])
+
+
+def _read(job: ScoringJob) -> int:
+    return len(job.prompt) + len(job.output)
+
+
+def rest_of_the_vocabulary(runner: Runner, count: int) -> Iterator[Figure]:
+    """What the formulas over likely tokens and the rest (probes/scoring/rest_bucket.py) lose beside those over the
+    whole vocabulary, in ln L against the base: of responses of the adapters, and of the base in their place."""
+    whole = replace(BARE, tokens=replace(BARE.tokens, kept_apart=0))
+    for writer in ("healthy", "base"):
+        given = [job for name in ADAPTERS for job in jobs(runner, Cell(name, writer, SamplingParameters(1.0), count))]
+        kept, exact = (_against_base(runner, given, asking) for asking in (BARE, whole))
+        name = f"likely tokens and the rest, written by the {'adapter' if writer == 'healthy' else 'base'}"
+        yield context(f"{name}: ln L against the base, over the whole vocabulary", float(exact.mean()), "nats a token")
+        yield context(f"{name}: of that lost", float((exact - kept).mean()), "nats a token")
+        yield context(f"{name}: largest difference at a token", float(np.abs(exact - kept).max()), "nats")
+
+
+def _against_base(runner: Runner, given: Sequence[ScoringJob], asking: ScoringOptions) -> NDArray[np.float64]:
+    """(tokens of all responses,)"""
+    answers = runner.score(given, lambda: False, asking)
+    return np.concatenate([answer.tokens.log_l[BASE] for answer in answers if answer.tokens is not None])
 
 
 def with_system_prompt(runner: Runner, tokens: int, count: int) -> list[ScoringJob]:

@@ -24,6 +24,7 @@ from probes.model.packing import common_beginning
 from probes.model.shared_prefix import WORTH_SHARING, HiddenStates, read_all
 from probes.runner import Target, bits, group
 from probes.scoring.likelihood_ratio_torch import Positions, score_base_torch, score_torch
+from probes.scoring.rest_bucket import is_kept_apart, score_kept
 from probes.scoring.scoring_job import (
     AdapterVersion,
     ScoringAnswer,
@@ -260,11 +261,12 @@ def _window(
         logits = {name: _penalised(own, job, part, lengths[0]) for name, own in logits.items()}
         positions = Positions(tokens[part], uniform[part].to(golden.device), job.sampling, plain, golden.spacing)
         others = {name: own for name, own in logits.items() if name is not None and name != BASE}
-        pieces.append(
-            score_base_torch(logits[BASE], others, positions, options.tokens, job.path_from)
-            if job.of_base
-            else score_torch(logits[ADAPTER], logits[BASE], others, positions, options.of(job.adapter))
-        )
+        if job.of_base:
+            pieces.append(score_base_torch(logits[BASE], others, positions, options.tokens, job.path_from))
+            continue
+        settings = options.of(job.adapter)
+        formula = score_kept if is_kept_apart(logits[BASE].shape[1], job.sampling, settings) else score_torch
+        pieces.append(formula(logits[ADAPTER], logits[BASE], others, positions, settings))
     whole = joined(pieces)
     ends = np.cumsum(lengths)
     return {

@@ -355,18 +355,22 @@ def sampler_log_likelihood_torch(
         z = level[place(sampling.temperature)]
         whole = here / sampling.temperature - z.double()
         cold = high / sampling.temperature - z[:, None]
-        rows.append(_cut(cold, whole, sampling) if sampling.truncated else whole)
+        is_part = cold.shape[-1] < adapter.shape[-1]
+        rows.append(cut_log_likelihood(cold, whole, sampling, is_part) if sampling.truncated else whole)
     return torch.stack(rows)
 
 
-def _cut(high: torch.Tensor, whole: torch.Tensor, sampling: SamplingParameters) -> torch.Tensor:
-    """(N,) ln likelihood after truncation. high: (N, look) the highest log-probabilities; whole: (N,) before it"""
+def cut_log_likelihood(
+    high: torch.Tensor, whole: torch.Tensor, sampling: SamplingParameters, is_part: bool
+) -> torch.Tensor:
+    """(N,) ln likelihood after truncation. high: (N, look) the highest log-probabilities, in descending order; is_part:
+    are there others? whole: (N,) before it"""
     kept = _kept_of(high.clone(), sampling)
     share = torch.where(kept, high.double().exp(), 0.0).sum(-1)
     lowest = torch.where(kept, high, torch.inf).amin(-1).double()
     cut = torch.where(whole >= lowest - 1e-6, whole - share.log(), -torch.inf)
     # A nucleus that may reach beyond the tokens looked at counts as the whole vocabulary.
-    return _tolerant(torch.where(kept[:, -1] & (kept.shape[-1] >= FIRST_LOOK), whole, cut), whole)
+    return _tolerant(torch.where(kept[:, -1], whole, cut) if is_part else cut, whole)
 
 
 def ranks_torch(golden: torch.Tensor, tokens: torch.Tensor, uniform: torch.Tensor) -> torch.Tensor:
@@ -383,20 +387,21 @@ def rank_bins_torch(golden: torch.Tensor, drawn_by: Sequence[torch.Tensor], bins
     """``likelihood_axes.rank_bins``, (bins, N) for each of ``drawn_by``: from the most probable tokens alone where all
     others lie in the last bin, from the whole vocabulary at other positions."""
     ids = _in_order(golden, min(golden.shape[-1], FIRST_LOOK))
-    chances = _rank_bins(golden, drawn_by, ids, bins)
+    chances = rank_bins_in_order(golden, drawn_by, ids, bins)
     flat = (_running(golden, ids)[:, -1] < 1.0 - 1.0 / bins).nonzero()[:, 0]
     if len(flat) and ids.shape[-1] < golden.shape[-1]:
         rows = golden[flat]
         order = rows.sort(dim=-1, descending=True, stable=True).indices
-        for some, whole in zip(chances, _rank_bins(rows, [side[flat] for side in drawn_by], order, bins), strict=True):
+        sides = [side[flat] for side in drawn_by]
+        for some, whole in zip(chances, rank_bins_in_order(rows, sides, order, bins), strict=True):
             some[:, flat] = whole
     return chances
 
 
-def _rank_bins(
+def rank_bins_in_order(
     golden: torch.Tensor, drawn_by: Sequence[torch.Tensor], ids: torch.Tensor, bins: int
 ) -> list[torch.Tensor]:
-    """ids: (N, look) as of ``_in_order``"""
+    """(bins, N) for each of ``drawn_by``. ids: (N, look) as they rank, with all that lies before the last bin"""
     ahead = _running(golden, ids)
     points = (torch.arange(1, bins, device=golden.device, dtype=ahead.dtype) / bins).expand(len(golden), -1)
     upper = torch.searchsorted(ahead, points.contiguous()).clamp(max=ids.shape[-1] - 1)

@@ -35,6 +35,8 @@ class Settings:
     path: shares on the interpolation path that are alternatives; grid: shares at which the likelihood is recorded
     temperatures, top_ps: at which it is recorded too, for the estimates of the sampler that is in force
     rank_bins: equal parts of [0, 1] in which the ranks of a healthy adapter's tokens are expected
+    kept_apart: most probable tokens of adapter and of base each that are kept apart where the formulas allow it, all
+    others being one outcome (rest_bucket.py); 0 for the whole vocabulary
     """
 
     tolerance: float = 0.05
@@ -44,6 +46,7 @@ class Settings:
     temperatures: tuple[float, ...] = (0.25, 0.5, 0.7, 0.85, 1.0, 1.15, 1.35, 1.6, 2.0)
     top_ps: tuple[float, ...] = (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.925, 0.95, 0.975, 0.99, 1.0)
     rank_bins: int = 20
+    kept_apart: int = 512
 
     @property
     def edges(self) -> tuple[float, float]:
