@@ -31,7 +31,10 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 RUN = FOLDER / "dashboards_run.json"
 COLUMN, ROW, TOP, BOTTOM = 50, 27, 62, 26  # pixels of Grafana's grid, and of what stands above and below it
 LEAD_IN_S, INTERVAL_S = 15, 5
-ALL: Mapping[str, Sequence[str]] = {"cluster": (), "subject": (), "pod": ()}
+ALL: Mapping[str, Sequence[str]] = {
+    **{"cluster": (), "subject": (), "pod": ()},
+    **{field.name: (field.value,) for board in BOARDS for field in board.typed},
+}
 STYLE = (
     "text { font: 11px system-ui, sans-serif; fill: #222 } .head { font-weight: 600 } .small { fill: #666 } "
     ".title { font-size: 17px; font-weight: 600 } .figure { font-size: 30px; font-weight: 600 }"

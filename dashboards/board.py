@@ -73,6 +73,15 @@ class Filter:
 
 
 @dataclass(frozen=True, slots=True)
+class Typed:
+    """A text field above a dashboard. value: what stands in it at first"""
+
+    name: str
+    label: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
 class Dashboard:
     """since: begin of the window that it opens with, as Grafana writes it ("now-24h"); refresh: how often, "" for never
 
@@ -86,3 +95,4 @@ class Dashboard:
     refresh: str
     filters: Sequence[Filter]
     panels: Sequence[Panel]
+    typed: Sequence[Typed] = ()

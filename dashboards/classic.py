@@ -10,7 +10,7 @@ from grafana_foundation_sdk.cog.variants import Dataquery
 from grafana_foundation_sdk.models import dashboard
 
 from dashboards.annotations import INCIDENTS, TAG
-from dashboards.board import Dashboard, Filter, Shape
+from dashboards.board import Dashboard, Filter, Shape, Typed
 from dashboards.placing import placed
 from dashboards.visuals import CHOSEN, DATA_SOURCE, query, visual
 
@@ -42,7 +42,7 @@ def classic(board: Dashboard, runbooks: str) -> dashboard.Dashboard:
         .tooltip(dashboard.DashboardCursorSync.CROSSHAIR)
         .link(build.DashboardLink("gapwatch").type(dashboard.DashboardLinkType.DASHBOARDS).tags([TAG])
               .include_vars(True).keep_time(True).as_dropdown(True))
-        .variables(list(_variables(board.filters, runbooks)))
+        .variables(list(_variables(board.filters, board.typed, runbooks)))
         .annotation(build.AnnotationQuery().name("incidents").datasource(CHOSEN).enable(True).icon_color("red")
                     .target(Query(INCIDENTS, Shape.TABLE)))
     )  # fmt: skip
@@ -53,7 +53,9 @@ def classic(board: Dashboard, runbooks: str) -> dashboard.Dashboard:
     return built.build()
 
 
-def _variables(filters: Sequence[Filter], runbooks: str) -> Iterator[Builder[dashboard.VariableModel]]:
+def _variables(
+    filters: Sequence[Filter], typed: Sequence[Typed], runbooks: str
+) -> Iterator[Builder[dashboard.VariableModel]]:
     yield build.DatasourceVariable("datasource").label("Store").type(DATA_SOURCE)
     for choice in filters:
         variable = (
@@ -70,4 +72,7 @@ def _variables(filters: Sequence[Filter], runbooks: str) -> Iterator[Builder[das
             if choice.offers_all
             else variable
         )
+    for field in typed:
+        option = dashboard.VariableOption(text=field.value, value=field.value)
+        yield build.TextBoxVariable(field.name).label(field.label).default_value(field.value).current(option)
     yield build.ConstantVariable("runbooks").label("Runbooks").value(runbooks)

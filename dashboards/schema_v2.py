@@ -13,7 +13,7 @@ from grafana_foundation_sdk.models import dashboardv2 as v2
 from grafana_foundation_sdk.models.resource import Manifest
 
 from dashboards.annotations import INCIDENTS, TAG
-from dashboards.board import Dashboard, Filter, Panel, Shape
+from dashboards.board import Dashboard, Filter, Panel, Shape, Typed
 from dashboards.placing import placed
 from dashboards.visuals import DATA_SOURCE, query, visual
 
@@ -46,7 +46,7 @@ def schema_v2(board: Dashboard, runbooks: str) -> Manifest:
         )
         .links([link.include_vars(True).keep_time(True).as_dropdown(True)])
         .annotations([incidents.hide(False)])
-        .variables(list(_variables(board.filters, runbooks)))
+        .variables(list(_variables(board.filters, board.typed, runbooks)))
         .layout(layout)
     )
     return build.manifest(board.uid, built).build()
@@ -67,7 +67,7 @@ def _element(number: int, panel: Panel) -> Builder[Any]:
     )
 
 
-def _variables(filters: Sequence[Filter], runbooks: str) -> Iterator[Builder[Any]]:
+def _variables(filters: Sequence[Filter], typed: Sequence[Typed], runbooks: str) -> Iterator[Builder[Any]]:
     yield (
         build.DatasourceVariable("datasource")
         .label("Store")
@@ -84,5 +84,8 @@ def _variables(filters: Sequence[Filter], runbooks: str) -> Iterator[Builder[Any
             .include_all(choice.offers_all)
         )
         yield variable.current(v2.VariableOption(text=["All"], value=["$__all"])) if choice.offers_all else variable
+    for field in typed:
+        option = v2.VariableOption(text=field.value, value=field.value)
+        yield build.TextVariable(field.name).label(field.label).query(field.value).current(option)
     constant = build.ConstantVariable("runbooks").label("Runbooks").query(runbooks)
     yield constant.hide(v2.VariableHide.HIDE_VARIABLE).current(v2.VariableOption(text=runbooks, value=runbooks))

@@ -41,6 +41,7 @@ NAMED_AFTER_A_QUESTION = {
     "agent/alerting/test_one_fault_one_page.py",
     "agent/cli/test_command_line.py",
     "agent/cli/test_refused_bases.py",
+    "agent/economics/test_portfolio_sources.py",
     "agent/kafka/test_broker_faults.py",
     "agent/kafka/test_login.py",
     "agent/kafka/test_recreated_topic.py",

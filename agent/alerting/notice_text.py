@@ -152,7 +152,7 @@ def details(verdict: Verdict, reason: NoticeReason, cluster: str) -> dict[str, s
         "adapters": ", ".join(verdict.members),
         "cause": verdict.cause.value if verdict.cause is not Cause.NONE else "",
         "canaries answered by": verdict.answered_by if verdict.is_of_engine else "",
-        PODS: pods_words(verdict),
+        PODS: pods_words(verdict.bad_pods, verdict.pods),
         "in detail": rest,
         "onset": _onset(verdict.onset) if verdict.onset else "",
         "reopened": text.REOPENED.format(n=verdict.reopenings) if verdict.reopenings else "",
@@ -193,13 +193,16 @@ def steps_of(action: str) -> str:
     return "; ".join(numbered(clauses(action)))
 
 
-def pods_words(verdict: Verdict) -> str:
-    """Which pods the bad ones of the sampled responses came from; "" where none is known, and of canaries alone."""
-    if not verdict.bad_pods:
+def pods_words(bad: Sequence[str], scored: Sequence[str]) -> str:
+    """Which pods the bad ones of the sampled responses came from; "" where none is known, and of canaries alone.
+
+    bad, scored: as bad_pods and pods of a Verdict
+    """
+    if not bad:
         return ""
-    others = [pod for pod in verdict.pods if pod not in verdict.bad_pods]
+    others = [pod for pod in scored if pod not in bad]
     template = text.PODS_SOME if others else text.PODS_ALL
-    return template.format(bad=first_names(verdict.bad_pods), others=first_names(others))
+    return template.format(bad=first_names(bad), others=first_names(others))
 
 
 def with_roll_back(lines: Mapping[str, str], how: str) -> dict[str, str]:

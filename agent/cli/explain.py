@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from agent.alerting.notice_text import FIRST_ACTION, PODS, RELOAD, ROLL_BACK
+from agent.alerting.notice_text import FIRST_ACTION, PODS, RELOAD, ROLL_BACK, pods_words
 from agent.alerting.page_words import clauses, explained, numbered
 from agent.cli.query import Ask, asking
 from agent.clock import Clock
@@ -268,7 +268,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "since": [*_since(story), *_waiting(story)],
         "evidence": _course(story),
         "changed": _changed(story),
-        "touches": [*_from_pods(details), *_touched(story)],
+        "touches": [*_from_pods(story), *_touched(story)],
         "canaries": _flipped(story),
         "do": [*_steps_to_do(details), *_roll_back(story), steps.get("Then", "")],
         "check": steps.get("Check", "").split("\n")[:CHECKS],
@@ -293,8 +293,11 @@ def _steps_to_do(details: Mapping[str, str]) -> list[str]:
     return [*numbered(clauses(details.get(FIRST_ACTION, ""))), *([f"load again: {call}"] if call else [])]
 
 
-def _from_pods(details: Mapping[str, str]) -> list[str]:
-    pods = details.get(PODS, "")
+def _from_pods(story: Story) -> list[str]:
+    """By the latest verdict where it is open: more of them may have become bad since the page."""
+    judged = story.judged
+    latest = pods_words(judged["bad_pods"], judged["scored_pods"]) if judged.get("bad_pods") else ""
+    pods = latest or dict(story.page["details"]).get(PODS, "")
     return [f"bad responses came from {pods}"] if pods else []
 
 

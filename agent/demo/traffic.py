@@ -56,6 +56,7 @@ class DemoTraffic:
             self._publish([Outgoing(key, value, {"pod": POD.encode()})])
 
     def _record(self, adapter: str, row: Mapping[str, Any]) -> dict[str, Any]:
+        answer = "output_base" if self.served_by_base else "output"
         return {
             "schema": "gapwatch.v1",
             "request_id": uuid.uuid4().hex,
@@ -64,6 +65,7 @@ class DemoTraffic:
             "base": self._base,
             "pod": POD,
             "messages": row["messages"],
-            "output": row["output_base"] if self.served_by_base else row["output"],
+            "output": row[answer],
+            "usage": {"prompt_tokens": row["tokens"]["prompt"], "completion_tokens": row["tokens"][answer]},
             "sampling": {"temperature": 0.0},
         }

@@ -328,7 +328,7 @@ def _alert(name: str, verdict: Verdict, config: Config, surroundings: Surroundin
         "description": verdict.explanation,
         "first_action": steps_of(verdict.action),
         "reload": reload_call(verdict),
-        "pods": pods_words(verdict),
+        "pods": pods_words(verdict.bad_pods, verdict.pods),
         "roll_back": policy.roll_back(verdict),
         "cause": verdict.cause.value if not blind else "",
         "reopened": str(verdict.reopenings or ""),

@@ -10,7 +10,7 @@ from shlex import quote
 
 from markupsafe import Markup
 
-from agent.alerting.notice_text import onset_words, retention_words, runbook_of, smallest_loss_words
+from agent.alerting.notice_text import onset_words, pods_words, retention_words, runbook_of, smallest_loss_words
 from agent.alerting.page_words import clauses, explained
 from agent.records import Flip, NoticeKind
 from agent.status_page.board import BUCKET_S, DAY_S, Accepted, Moved, Points, SentNotice, Snapshot
@@ -54,7 +54,8 @@ class Row:
 @dataclass(frozen=True, slots=True)
 class Card:
     """What somebody has to look at. explanation: in sentences, the first of them what is wrong; roll_back: how the team
-    does it; changes: what lies under it that was not accepted; commands: to go on with"""
+    does it; pods: which the bad ones of the sampled responses came from; changes: what lies under it that was not
+    accepted; commands: to go on with"""
 
     row: Row
     cause: str
@@ -63,6 +64,7 @@ class Card:
     action: str
     roll_back: str
     affected: tuple[str, ...]
+    pods: str
     changes: tuple[str, ...]
     commands: tuple[str, ...]
 
@@ -242,6 +244,7 @@ def _card(row: Row, verdict: Verdict, roll_back: str) -> Card:
         verdict.action,
         roll_back,
         verdict.members,
+        pods_words(verdict.bad_pods, verdict.pods),
         _not_accepted(verdict),
         tuple(commands),
     )

@@ -61,7 +61,7 @@ SELECT subject_kind, subject, argMax(tuple(
     base, round, toUnixTimestamp64Milli(at) / 1000, status, reason, cause, retention, retention_low, retention_high,
     retention_n, log_e, log_threshold, covered_by, members, explanation, action,
     toUnixTimestamp64Milli(onset_after) / 1000, toUnixTimestamp64Milli(onset_by) / 1000,
-    golden_base, live_base, golden_adapter, live_adapter
+    golden_base, live_base, golden_adapter, live_adapter, bad_pods, scored_pods
 ), at) AS latest
 FROM verdicts WHERE cluster = {cluster:String} AND at > now() - INTERVAL 2 DAY GROUP BY subject_kind, subject
 """
@@ -156,7 +156,7 @@ def _moved(rows: Sequence[Sequence[Any]]) -> tuple[Moved, ...]:
 def _verdict(row: Sequence[Any]) -> tuple[Subject, Verdict]:
     kind, name, latest = SubjectKind(row[0]), str(row[1]), row[2]
     base, number, at, status, reason, cause, mean, low, high, n, log_e, threshold, covered, members, *words = latest
-    explanation, action, after, by, golden_base, live_base, golden_adapter, live_adapter = words
+    explanation, action, after, by, golden_base, live_base, golden_adapter, live_adapter, bad_pods, scored_pods = words
     return (kind, name), Verdict(
         kind,
         name,
@@ -175,4 +175,6 @@ def _verdict(row: Sequence[Any]) -> tuple[Subject, Verdict]:
         explanation=str(explanation),
         action=str(action),
         identity=Identity(golden_base, live_base, golden_adapter, live_adapter),
+        bad_pods=tuple(bad_pods),
+        pods=tuple(scored_pods),
     )

@@ -55,6 +55,8 @@ def verdict_row(verdict: Verdict) -> Row:
         "onset_latest": when(latest) if latest is not None else None,
         "covered_by": verdict.covered_by,
         "members": list(verdict.members),
+        "bad_pods": list(verdict.bad_pods),
+        "scored_pods": list(verdict.pods),
         "explanation": verdict.explanation,
         "tolerated_change": verdict.tolerated_change,
         "answered_by": verdict.answered_by,

@@ -34,9 +34,9 @@ class VerdictRuns:
     """``stored(finding)``: what is stored of it and of what was held back before; other findings pass as they are.
 
     A run ends where status, reason, cause, the base that speaks for it, the presence of a tolerated change, who
-    answers, what is known of the files, a hash, the threshold or the members change, and while an incident recovers
-    with each further good round, up to MOST_GOOD_ROUNDS of them: the rows count them. Alarms and other events, the
-    verdict of a notice, and a second one of the same moment are stored too.
+    answers, what is known of the files, a hash, the threshold, the members or the pods with bad responses change, and
+    while an incident recovers with each further good round, up to MOST_GOOD_ROUNDS of them: the rows count them. Alarms
+    and other events, the verdict of a notice, and a second one of the same moment are stored too.
     Guarantee: the rows say for each round what was said, from one row up to the next. What breaks it: a process that is
     killed leaves the end of its runs open, which readers close by its last sign of life (the view incident_pods).
     """
@@ -77,4 +77,4 @@ def _says(verdict: Verdict) -> tuple[Any, ...]:
     files = verdict.answered_by, verdict.files.state, verdict.files.by
     recovers = verdict.reason is Reason.RECOVERING
     good = min(verdict.good_in_a_row, MOST_GOOD_ROUNDS) if recovers else 0
-    return (*said, *files, verdict.identity, verdict.log_threshold, verdict.members, good)
+    return (*said, *files, verdict.identity, verdict.log_threshold, verdict.members, verdict.bad_pods, good)

@@ -15,7 +15,7 @@ from agent.cli.query import asking
 from agent.config import Probes, load
 from agent.economics.prices import Costs
 from agent.economics.stored_cost import stored_cost
-from benchmarks.figures import Figure, context
+from benchmarks.figures import Figure, console, context
 from detectors.economics.own_cost import Part, Used, WatchCost, requests_for_share
 
 FOLDER = Path(os.environ.get("GAPWATCH_DEMO", ".gapwatch/demo"))
@@ -32,6 +32,9 @@ def measure(_quick: bool) -> list[Figure]:
     shown = []
     for own in stored.measured.costs:
         if own.served is None or not any(part in own.parts for part in BY_CLOCK):
+            continue
+        if not math.isfinite(own.share(prices)):
+            console.print(f"  {own.adapter}: no record tells the tokens of its requests, so serving has no price")
             continue
         shown.append(context(f"{own.adapter}: the demo's watch, share of serving", 100 * own.share(prices), "%"))
         for part, money in own.by_part(prices).items():
@@ -50,7 +53,7 @@ def _at_defaults(own: WatchCost, slower: float, costs: Costs) -> Figure:
     slow = at_pace(own, slower)
     needed = requests_for_share(slow, costs.prices, costs.target)
     name = f"{own.adapter}: requests a day from which the watch is within 1 % of serving, at the pace of the defaults"
-    return context(name, needed if math.isfinite(needed) else math.inf, "requests")
+    return context(name, needed, "requests")
 
 
 def _times(used: Used, factor: float) -> Used:

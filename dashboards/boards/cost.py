@@ -1,8 +1,9 @@
-"""What does the watch cost, beside what it watches? All of it from the roll-ups by days."""
+"""What does the watch cost, beside what it watches? Tokens and machine time are from the roll-ups by days."""
 
 from __future__ import annotations
 
 from dashboards.board import Dashboard, Panel, Shape
+from dashboards.boards.money import PANELS, PRICES
 from dashboards.fragments import (
     CLUSTERS,
     DAYS_TO_NOW,
@@ -69,7 +70,7 @@ ORDER BY `machine time` DESC, subject"""
 COST = Dashboard(
     uid="gapwatch-cost",
     title="gapwatch: cost",
-    about="Tokens and machine time of the canaries, by adapter and day, beside the requests that were served.",
+    about="Tokens, machine time and money of the watch, beside what was served and what the adapters are worth.",
     since="now-30d",
     refresh="",
     filters=(CLUSTERS, SUBJECTS),
@@ -110,5 +111,7 @@ COST = Dashboard(
             units={"machine time": "s"},
             links={"subject": WHY},
         ),
+        *PANELS,
     ),
+    typed=PRICES,
 )

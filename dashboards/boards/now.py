@@ -32,7 +32,8 @@ WITH rows_by_pod AS (
     SELECT
         cluster, subject_kind, subject, base, pod, max(at) AS last_row,
         argMax(tuple(
-            status, reason, cause, retention, log_e, log_threshold, covered_by, action, answered_by
+            status, reason, cause, retention, log_e, log_threshold, covered_by, action, answered_by,
+            bad_pods
         ), at) AS latest,
         indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
@@ -68,7 +69,7 @@ SELECT
     worst.1 AS status, subject, subject_kind AS kind, base, {cause("worst.1", "worst.3")} AS cause,
     if(isFinite(worst.4), worst.4, NULL) AS retention,
     if(worst.6 > 0, worst.5 / worst.6, NULL) AS evidence, worst.7 AS covered_by, worst.8 AS action, worst.2 AS reason,
-    last_judged, judged_by, worst.9 AS answered_by, cluster
+    last_judged, judged_by, worst.9 AS answered_by, arrayStringConcat(worst.10, ', ') AS bad_pods, cluster
 FROM subjects
 WHERE status != 'healthy'
 ORDER BY status = 'degraded' DESC, kind = 'base' DESC, subject"""
@@ -161,7 +162,8 @@ NOW = Dashboard(
             "not_healthy",
             "What is not healthy?",
             "evidence: 100 % is what pages. covered_by: whose incident speaks for this one, a base's for its adapters'."
-            " Click a subject for its evidence, a cause for its runbook. `gapwatch query degraded`",
+            " bad_pods: where the responses against it came from. Click a subject for its evidence, a cause for its"
+            " runbook. `gapwatch query degraded`",
             NOT_HEALTHY,
             width=19,
             height=8,

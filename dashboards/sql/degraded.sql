@@ -8,7 +8,7 @@ WITH rows_by_pod AS (
         cluster, subject_kind, subject, base, pod, max(at) AS last_row,
         argMax(tuple(
             status, reason, cause, retention, log_e, log_threshold, covered_by, explanation, action,
-            answered_by, files, files_known_by
+            answered_by, files, files_known_by, bad_pods, scored_pods
         ), at) AS latest,
         indexOf(['healthy', 'unmonitorable', 'suspect', 'degraded'], latest.1) AS badness
     FROM verdicts
@@ -43,7 +43,8 @@ subjects AS (
 SELECT
     cluster, subject_kind, subject, base, worst.1 AS status, worst.2 AS reason, worst.3 AS cause, worst.4 AS retention,
     worst.5 AS log_e, worst.6 AS log_threshold, worst.7 AS covered_by, last_judged, judged_by,
-    worst.10 AS answered_by, worst.11 AS files, worst.12 AS files_known_by, worst.8 AS explanation, worst.9 AS action
+    worst.10 AS answered_by, worst.11 AS files, worst.12 AS files_known_by, worst.13 AS bad_pods, worst.14 AS scored_pods,
+    worst.8 AS explanation, worst.9 AS action
 FROM subjects
 WHERE status != 'healthy'
 ORDER BY status = 'degraded' DESC, subject_kind = 'base' DESC, subject

@@ -1,12 +1,17 @@
 """Record traffic of the helpdesk: `python -m examples.helpdesk.record_traffic --base DIR`.
 
-Writes `traffic/<adapter>.jsonl`, a line per prompt of the traffic split: `{"id", "messages", "output", "output_base"}`,
-where the outputs are greedy answers of the adapter and of the bare base. Needs peft, a development dependency.
+Writes `traffic/<adapter>.jsonl`, a line per prompt of the traffic split: `{"id", "messages", "output", "output_base",
+"tokens"}`, where the outputs are greedy answers of the adapter and of the bare base, and tokens are how many the prompt
+and each of them has, without the one that ends an answer. Needs peft, a development dependency.
 """
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer
 
 from examples.helpdesk.data import ADAPTERS, HERE, examples
 from examples.helpdesk.generate import generate
@@ -17,7 +22,17 @@ def record(task: str, base: Path, adapter: Path) -> list[dict[str, object]]:
     exercises = examples(task, "traffic")
     chats = [exercise.messages for exercise in exercises]
     pairs = zip(exercises, generate(base, adapter, chats), generate(base, None, chats), strict=True)
-    return [{"id": e.id, "messages": e.messages, "output": own, "output_base": bare} for e, own, bare in pairs]
+    rows = [{"id": e.id, "messages": e.messages, "output": own, "output_base": bare} for e, own, bare in pairs]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    return [counted(row, tokenizer) for row in rows]
+
+
+def counted(row: Mapping[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """The row with how many tokens its texts have. tokenizer: of transformers, the base's"""
+    prompt = tokenizer.apply_chat_template(row["messages"], add_generation_prompt=True, tokenize=False)
+    texts = {"prompt": prompt, "output": row["output"], "output_base": row["output_base"]}
+    tokens = {name: len(tokenizer(text, add_special_tokens=False)["input_ids"]) for name, text in texts.items()}
+    return {**row, "tokens": tokens}
 
 
 if __name__ == "__main__":

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from agent.economics.measured_cost import measured_cost
+from agent.economics.prices import Costs
 from agent.store import client as store
 from dashboards.annotations import INCIDENTS
 from dashboards.board import STATUSES, Dashboard, Panel, Shape
@@ -24,6 +26,7 @@ from dashboards.boards.why import WHY
 from dashboards.fragments import foremost, largest_and_rest
 from dashboards.listed import BOARDS
 from dashboards.macros import Window, filled_in
+from detectors.economics.own_cost import Part
 from tests.agent import findings
 from tests.agent.findings import BASE, NOW, ROUTER, TONE
 from tests.agent.store.stored import answers, insert
@@ -31,8 +34,9 @@ from tests.dashboards.conftest import STRANGE, filled
 
 HOUR, DAY = 3600.0, 86_400.0
 SHORT, LONG = Window(NOW - 6 * HOUR, NOW, 30), Window(NOW - 30 * DAY, NOW, 3600)
-ALL: Mapping[str, Sequence[str]] = {"cluster": (), "subject": (), "pod": ()}
-CHOSEN = {"cluster": ("prod", STRANGE), "subject": (ROUTER, STRANGE), "pod": ("pod-0", STRANGE)}
+TYPED = {field.name: (field.value,) for board in BOARDS for field in board.typed}
+ALL: Mapping[str, Sequence[str]] = {"cluster": (), "subject": (), "pod": (), **TYPED}
+CHOSEN = {"cluster": ("prod", STRANGE), "subject": (ROUTER, STRANGE), "pod": ("pod-0", STRANGE), **TYPED}
 Row = dict[str, Any]
 
 
@@ -228,6 +232,37 @@ def test_what_the_watch_costs(told: store.Client) -> None:
     assert router["tokens a request"] == pytest.approx(3.0)
     (totals,) = of(told, COST, "totals", window)
     assert (totals["rounds"], totals["not measured"]) == (6, 0.0)
+
+
+def test_money_is_what_the_command_makes_of_the_same_rows(told: store.Client) -> None:
+    """Without storage, and of the window in place of a day."""
+    window = Window(NOW - 2 * DAY, NOW + 60, 3600)
+    asked = [answers(told, name, days=2) for name in ("spent", "served")]
+    bases = {row["adapter"]: row["base"] for row in asked[0] if row["adapter"]}
+    measured = measured_cost(*asked, [], bases, False, NOW)
+    prices, days = Costs().prices, measured.span_s / DAY
+    found = {row["subject"]: row for row in of(told, COST, "money", window)}
+    assert set(found) == set(bases) and found[ROUTER]["scoring"] > 0
+    for own in measured.costs:
+        row, parts = found[own.adapter], {part: money * days for part, money in own.by_part(prices).items()}
+        for part in (Part.ENGINE_CANARIES, Part.FILE_CANARIES, Part.SCORING):
+            assert row[part.value] == pytest.approx(parts.get(part, 0.0)), (own.adapter, part)
+        assert row["processes"] == pytest.approx(parts.get(Part.AGENT, 0.0))
+        assert row["watch"] == pytest.approx(own.money(prices) * days)
+        if own.served and math.isfinite(own.serving_money(prices)):
+            assert row["serving"] == pytest.approx(own.serving_money(prices) * days)
+            assert row["share of serving"] == pytest.approx(own.share(prices))
+    assert found[ROUTER]["serving"] is not None and found[TONE]["serving"] is None
+    (dearer,) = of(told, COST, "money", window, subject=[ROUTER], cpu_hour=["0.4"], gpu_hour=["none"])
+    assert dearer["watch"] == pytest.approx(10 * found[ROUTER]["watch"]), "all of it is seconds of a core here"
+
+
+def test_worth_is_the_latest_measurement_of_each_adapter(told: store.Client) -> None:
+    (row,) = of(told, COST, "worth")
+    assert (row["subject"], row["worth"], row["checked"]) == (ROUTER, "base_passes", 48)
+    assert (row["at least"], row["gain"], row["at most"]) == (-0.08, 0.02, 0.14)
+    assert (row["adapter right"], row["base alone right"]) == (1.0, 47 / 48)
+    assert of(told, COST, "worth", Window(NOW - DAY, NOW - 2 * HOUR)) == [], "measured later"
 
 
 def test_pods_with_their_signs_of_life(told: store.Client) -> None:

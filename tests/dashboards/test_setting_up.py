@@ -63,7 +63,7 @@ def test_the_user_may_read_what_the_panels_read_and_no_more(told: store.Client) 
         told.query(f"EXPLAIN AST {statement}")
 
 
-@pytest.mark.parametrize(("table", "alias"), [("flips", "f"), ("goldens", "g")])
+@pytest.mark.parametrize(("table", "alias"), [("flips", "f"), ("goldens", "g"), ("interactions", "i")])
 def test_of_tables_with_texts_it_may_read_the_columns_that_the_panels_name(
     told: store.Client, table: str, alias: str
 ) -> None:
@@ -72,13 +72,13 @@ def test_of_tables_with_texts_it_may_read_the_columns_that_the_panels_name(
     ]
     there = {row[0] for row in told.query(f"DESCRIBE {table}").result_rows}
     assert columns <= there
-    assert not columns & {"prompt", "golden_text", "present_text", "bytes"}
+    assert not columns & {"prompt", "output", "golden_text", "present_text", "bytes"}
     named = {
         name for sql in queries() if f"FROM {table} AS {alias}" in sql for name in re.findall(rf"\b{alias}\.(\w+)", sql)
     }
     assert (named & there) <= columns
     key = told.query(f"SELECT sorting_key FROM system.tables WHERE name = '{table}' AND database = currentDatabase()")
-    if table == "goldens":
+    if table in ("goldens", "interactions"):
         assert set(key.result_rows[0][0].split(", ")) <= columns, "it is read with FINAL"
 
 

@@ -42,6 +42,7 @@ APPLIED = {
     "032_passport_clocks.sql": "15c15b68f5050d1c",
     "033_costs_and_worth.sql": "bcaa500054aaaa0f",
     "034_requesters.sql": "55d4af0abde34338",
+    "035_pods_of_verdicts.sql": "af23e1db39b12776",
 }
 
 

@@ -100,3 +100,5 @@ ALTER TABLE traffic_rounds ON CLUSTER 'main'
 ALTER TABLE heartbeats ON CLUSTER 'main'
 CREATE TABLE IF NOT EXISTS worth ON CLUSTER 'main' (
 ALTER TABLE interactions ON CLUSTER 'main'
+ALTER TABLE verdicts ON CLUSTER 'main'
+CREATE OR REPLACE VIEW degraded_now ON CLUSTER 'main' AS

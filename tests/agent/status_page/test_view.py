@@ -49,6 +49,15 @@ def test_a_card_says_how_the_team_rolls_back_and_the_page_what_its_words_mean() 
     assert shown(night((TONE,), bad="none")).cards == ()
 
 
+def test_a_card_names_the_pods_that_gave_the_bad_responses() -> None:
+    board = night()
+    board.submit(alarm(at=NOW - 40.0, subject=ROUTER, bad_pods=("engine-1",), pods=("engine-0", "engine-1")))
+    page = shown(board)
+    assert page.cards[0].pods == "engine-1; no response against it came from engine-0"
+    assert "<dt>bad responses from</dt><dd>engine-1; no response" in rendered(page).decode()
+    assert "bad responses from" not in rendered(shown(night())).decode(), "of canaries no pod is known"
+
+
 def test_a_covered_adapter_is_in_the_table_and_has_no_card() -> None:
     board = night()
     board.submit(replace(alarm(at=NOW - 1), covered_by=BASE))

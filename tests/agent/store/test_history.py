@@ -30,7 +30,7 @@ def test_the_last_day_of_a_cluster(migrated: store.Client) -> None:
     ):
         insert(migrated, findings.base_round(number, at, kept, identity=identity))
     insert(migrated, findings.base_round(9, NOW - 1, measurements=(), blocked=Reason.UNREADABLE))
-    degraded = findings.alarm(NOW - 60)
+    degraded = findings.alarm(NOW - 60, bad_pods=("engine-1",), pods=("engine-0", "engine-1"))
     insert(migrated, replace(degraded, status=Status.HEALTHY, reason=Reason.RESOLVED, at=NOW - HOUR))
     insert(migrated, degraded)
     insert(migrated, to_notice(degraded, NoticeReason.DEGRADED, "prod", NOW - 59))
@@ -49,6 +49,7 @@ def test_the_last_day_of_a_cluster(migrated: store.Client) -> None:
     )
     assert verdict.retention == degraded.retention and verdict.evidence[0].log_e == 93.9 and verdict.at == NOW - 60
     assert verdict.onset is not None and (verdict.onset.after, verdict.onset.by) == (NOW - 120, NOW - 60)
+    assert (verdict.bad_pods, verdict.pods) == (degraded.bad_pods, degraded.pods)
     (notice,) = known.sent
     assert (notice.kind, notice.reason, notice.subject) == (
         NoticeKind.TRIGGER,

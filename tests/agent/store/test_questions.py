@@ -113,7 +113,17 @@ def test_what_is_degraded(told: store.Client) -> None:
     assert [row["subject"] for row in seen] == [BASE, TONE, ROUTER], "the base first"
     assert seen[0]["cause"] == Cause.BASE_SWAPPED_AND_ADAPTER_LOST.value
     assert [row["covered_by"] for row in seen] == ["", BASE, BASE]
+    assert [row["bad_pods"] for row in seen] == [[], [], []], "by canaries no pod is named"
     assert answers(told, "degraded", cluster="another") == []
+
+
+@embedded
+def test_a_further_pod_with_bad_responses_is_named_at_once(migrated: store.Client) -> None:
+    of_base = {"subject": BASE, "subject_kind": SubjectKind.BASE, "pods": ("engine-0", "engine-1")}
+    insert(migrated, findings.alarm(NOW - 90, bad_pods=("engine-1",), **of_base))
+    insert(migrated, findings.alarm(NOW - 60, bad_pods=("engine-0", "engine-1"), **of_base))
+    (row,) = answers(migrated, "degraded")
+    assert row["bad_pods"] == row["scored_pods"] == ["engine-0", "engine-1"]
 
 
 @embedded

@@ -61,6 +61,7 @@ def test_of_a_run_the_first_and_the_last_are_stored() -> None:
         {"identity": SWAPPED},
         {"log_threshold": 20.0},
         {"members": (ROUTER, TONE)},
+        {"bad_pods": ("engine-1",)},
     ],
     ids=lambda change: next(iter(change)),
 )

@@ -18,7 +18,7 @@ from tests.agent import findings
 from tests.agent.findings import NOW, ROUTER
 from tests.agent.store.stored import HERE, Connect, answers, embedded, insert
 
-VIEWS = shipped.MIGRATIONS / "027_views_for_tools.sql"
+VIEWS = shipped.MIGRATIONS / "035_pods_of_verdicts.sql"
 LOGS = shipped.MIGRATIONS / "030_urgency_in_logs.sql"
 # Columns and types of otel_logs: exporter/clickhouseexporter/internal/sql_templates/logs_table.sql.
 EXPORTER = """CREATE TABLE otel_logs (
