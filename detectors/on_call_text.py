@@ -823,6 +823,7 @@ ONSET_CONFIDENCE = "{between} (95 %)"
 # Beside that, where the interval is by evidence: what the rounds alone say.
 ONSET_ROUNDS = "{onset}; by the rounds alone {between}, from the last good one to the first bad one"
 # To the second, where a page has no interval: responses of one round are a few seconds apart.
+ONSET_WITHIN_A_SECOND = "{onset}; the last good and the first bad answer both at {by} UTC"
 ONSET_EXACT = "{onset}; last good answer {after}, first bad one {by} UTC"
 # The evidence may date a slow fault before the last round that still looked good.
 ONSET_BY_EVIDENCE = " (by the evidence already {estimate} UTC)"

@@ -286,7 +286,8 @@ def _onset(onset: Onset) -> str:
     words = onset_words(onset)
     if onset.latest is None and onset.after is not None:
         after, by = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S}" for at in (onset.after, onset.by))
-        return text.ONSET_EXACT.format(onset=words, after=after, by=by.removeprefix(after[:11]))
+        form = text.ONSET_WITHIN_A_SECOND if after == by else text.ONSET_EXACT
+        return form.format(onset=words, after=after, by=by if after == by else by.removeprefix(after[:11]))
     if onset.latest is None:
         return words
     return text.ONSET_ROUNDS.format(onset=words, between=_between(onset.after, onset.by))

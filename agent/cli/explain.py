@@ -270,7 +270,7 @@ def parts_of(story: Story) -> dict[str, list[str]]:
         "changed": _changed(story),
         "touches": [*_from_pods(story), *_touched(story)],
         "canaries": _flipped(story),
-        "do": [*_steps_to_do(details), *_roll_back(story), steps.get("Then", "")],
+        "do": [*_steps_to_do(story), *_roll_back(story), steps.get("Then", "")],
         "check": steps.get("Check", "").split("\n")[:CHECKS],
         "undo": [steps.get("Undo", "")],
         "over when": [_healthy_by(story.incident, details), *_rounds_to_end(details), steps.get("Recovered when", "")]
@@ -287,10 +287,14 @@ def parts_of(story: Story) -> dict[str, list[str]]:
     return filled | {"words": [*explained(line for lines_of in filled.values() for line in lines_of), TERMS_MORE]}
 
 
-def _steps_to_do(details: Mapping[str, str]) -> list[str]:
-    """One a line, and the call of the engine for a load where it is known; pages of earlier versions number none."""
+def _steps_to_do(story: Story) -> list[str]:
+    """One a line, and the call of the engine for a load where it is known; pages of earlier versions number none. Of an
+    open incident those of the latest verdict, where the cause is still the page's: more adapters may be in it."""
+    details, judged = dict(story.page["details"]), story.judged
+    is_same = bool(judged.get("action")) and judged["cause"] == story.page["cause"]
+    action = str(judged["action"]) if is_same else details.get(FIRST_ACTION, "")
     call = details.get(RELOAD, "")
-    return [*numbered(clauses(details.get(FIRST_ACTION, ""))), *([f"load again: {call}"] if call else [])]
+    return [*numbered(clauses(action)), *([f"load again: {call}"] if call else [])]
 
 
 def _from_pods(story: Story) -> list[str]:
@@ -368,6 +372,8 @@ def _since(story: Story) -> list[str]:
         "last judged healthy": since.get("last_healthy"),
     }
     known = {name: _second(at) for name, at in times.items() if at}
+    if known.get("after") == known.get("by"):
+        known.pop("after", None)
     day = min(known.values())[: len("2026-11-28 ")]
     short = [f"{name} {at.removeprefix(day).removesuffix(' UTC')}" for name, at in known.items()]
     began = [] if "by" in known else onset[:1]

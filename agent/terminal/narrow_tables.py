@@ -175,6 +175,12 @@ def _status(row: Row) -> str:
     )
 
 
+def _cause_or_reason(row: Row) -> str:
+    """Of what cannot be judged there is no cause, and the reason says why."""
+    is_known = row["cause"] not in ("", "none")
+    return str(row["cause"]) if is_known else str(row.get("reason") or "").replace("_", " ")
+
+
 NARROW = {
     "responses": Narrow(
         {
@@ -244,7 +250,8 @@ NARROW = {
         {
             "subject": lambda row: f"{row['subject_kind']}/{row['subject']}",
             "status": _status,
-            "cause": _of("cause"),
+            "cause": _cause_or_reason,
+            "bad responses from": lambda row: ", ".join(map(str, row.get("bad_pods") or ())),
             "retention": _number("retention", 2),
             "evidence": _number("log_e", 1),
             "a page takes": _number("log_threshold", 1),

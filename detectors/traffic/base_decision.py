@@ -169,7 +169,8 @@ def _in_common(base: str, members: Members) -> NamedCause:
         alike.setdefault(shown, []).append(adapter)
     each = "; ".join(f"{shown}: {first_names(adapters)}" for shown, adapters in alike.items())
     together = BASE_RESPONSES.format(bad=len(members.bad), scored=members.scored, base=base, causes=each)
-    names = [name for name, incident in incidents.items() if incident.cause is cause]
+    # What is named of one is done for those too whose evidence only grows yet.
+    names = [name for name, incident in incidents.items() if not incident.open or incident.cause is cause]
     shared = TOGETHER.get(cause, "").format(names=first_names(names), base_argument=quote(base))
     then = shared if len(names) > 1 and shared else leading.action
     action = THEN.format(first=LOOK_AT_BASE, action=then) if then else LOOK_AT_BASE

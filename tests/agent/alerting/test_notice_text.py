@@ -121,6 +121,8 @@ def test_beside_its_interval_a_notice_says_which_rounds_were_good_and_bad() -> N
     assert lines["onset"] == f"2026-09-21 14:10-14:25 UTC (95 %); {by_rounds}"
     by_the_rounds = details(alarm(FIXED), NoticeReason.DEGRADED, "prod")["onset"]
     assert by_the_rounds.endswith("; last good answer 2026-09-21 14:12:20, first bad one 14:13:20 UTC")
+    within_a_second = details(alarm(FIXED, onset=Onset(FIXED - 0.4, FIXED - 0.2)), NoticeReason.DEGRADED, "prod")
+    assert within_a_second["onset"].endswith("; the last good and the first bad answer both at 2026-09-21 14:13:19 UTC")
 
 
 def test_what_was_seen_is_short_and_the_rest_stands_behind_what_to_do() -> None:

@@ -183,13 +183,16 @@ def test_one_that_ended_by_a_restart_of_the_engine_and_one_that_nobody_could_jud
 
 
 @embedded
-def test_the_pods_of_the_bad_responses_are_those_of_the_latest_verdict(migrated: store.Client) -> None:
+def test_the_pods_of_the_bad_responses_and_what_to_do_are_those_of_the_latest_verdict(migrated: store.Client) -> None:
     alarm = findings.alarm(NOW - 90, bad_pods=("engine-1",), pods=("engine-0", "engine-1"))
     insert(migrated, alarm, to_notice(alarm, NoticeReason.DEGRADED, "prod", NOW - 89))
     assert parts(migrated)["touches"][0] == (
         "bad responses came from engine-1; no response against it came from engine-0"
     )
-    insert(migrated, replace(alarm, at=NOW - 30, bad_pods=("engine-0", "engine-1")))
+    assert parts(migrated)["do"][0] == alarm.action
+    both = replace(alarm, at=NOW - 30, bad_pods=("engine-0", "engine-1"), action="look at the engine; then load both")
+    insert(migrated, both)
+    assert parts(migrated)["do"][:2] == ["1. look at the engine", "2. load both"], "what is known now"
     assert parts(migrated)["touches"][0] == (
         "bad responses came from engine-0, engine-1, which is every pod with scored responses"
     )

@@ -95,6 +95,19 @@ def test_what_is_to_be_done_stands_once_and_members_are_of_their_bases_incident(
     assert [line for line in lines if line.startswith("do first")] == ["do first (smol): reload them"]
 
 
+def test_what_cannot_be_judged_says_why_and_pods_of_bad_responses_are_named() -> None:
+    columns = [
+        *("subject_kind", "subject", "status", "reason", "cause", "retention", "log_e", "log_threshold", "covered_by"),
+        *("last_judged", "judged_by", "action", "bad_pods"),
+    ]
+    rest = [float("nan"), 43.1, 16.4, "", "2026-11-28 22:45:52", "e0", "look"]
+    lost = ["base", "smol", "degraded", "alarm", "adapter_not_applied", *rest, ["engine-1", "engine-2"]]
+    blind = ["adapter", "a", "unmonitorable", "no_traffic", "none", *rest, []]
+    (shown, cells), _ = narrowed("degraded", columns, [lost, blind])
+    assert [cell[shown.index("cause")] for cell in cells] == ["adapter_not_applied", "no traffic"]
+    assert [cell[shown.index("bad responses from")] for cell in cells] == ["engine-1, engine-2", ""]
+
+
 @pytest.mark.parametrize("name", ["retention", "watched"])
 def test_other_questions_are_shown_as_they_are(name: str) -> None:
     assert narrowed(name, ["a"], [[1]]) == ((["a"], [[1]]), [])

@@ -78,6 +78,7 @@ def test_members_whose_evidence_is_still_growing_are_of_the_same_incident() -> N
     few = LOST | {"rewriter": (AGAINST, 2), "extractor": (AGAINST, 2)}
     _, first, second = play(alone(), WELL, few, LOST)
     assert first["smol"].reason is Reason.ALARM and "evidence growing: rewriter, extractor" in first["smol"].explanation
+    assert "load all of router, rewriter, extractor again" in first["smol"].action, "not of the first one alone"
     assert first["rewriter"].status is Status.SUSPECT
     assert second["rewriter"].reason is Reason.ALARM and second["rewriter"].covered_by == "smol"
     assert second["smol"].reason is Reason.STILL_DEGRADED and "growing" not in second["smol"].explanation
