@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from benchmarks.figures import Figure, at_least, at_most, context
 from benchmarks.lifecycle_parts.rebuilt import (
@@ -42,7 +43,11 @@ def figures(measured: Sequence[Row]) -> list[Figure]:
     """Of these rows; a case that is missing has none."""
     by_case = {row.case: row for row in measured}
     made = [row for row in measured if row.how == REBUILT]
-    return [own for row in made for own in (_permuted if row.release == PERMUTED else _trained)(row, by_case)]
+    return [
+        replace(own, commit=row.commit)
+        for row in made
+        for own in (_permuted if row.release == PERMUTED else _trained)(row, by_case)
+    ]
 
 
 def _permuted(row: Row, by_case: Mapping[Case, Row]) -> list[Figure]:

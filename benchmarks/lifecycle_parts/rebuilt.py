@@ -19,7 +19,7 @@ from shutil import rmtree
 import torch
 
 from agent.demo.stage import cache_dir
-from benchmarks.figures import console
+from benchmarks.figures import console, measured_tree
 from benchmarks.lifecycle_parts.another_training import trained_on, whole_tune
 from examples.helpdesk.data import ADAPTERS, HERE, check, examples
 from examples.helpdesk.releases import make_release
@@ -60,7 +60,8 @@ class Row:
     """What was measured of a case. retention, low: the better of its two means, with the lower end of its interval
 
     effect, effect_low: of the effect alone; plain: retention of the adapter as it is; flips: of checked answers of
-    held-out canaries; right: of exercises; texts: trained on; peak: bytes of the process at its highest
+    held-out canaries; right: of exercises; texts: trained on; peak: bytes of the process at its highest; commit: of the
+    tree that was measured
     """
 
     adapter: str
@@ -81,6 +82,7 @@ class Row:
     peak: int = 0
     candidate: str = ""
     move: str = ""
+    commit: str = ""
 
     @property
     def case(self) -> Case:
@@ -115,7 +117,7 @@ def fill(seconds: float, wanted: Sequence[Case]) -> int:
         if row is not None:
             console.print(row)
             with (folder() / "rebuilt.jsonl").open("a") as opened:
-                opened.write(json.dumps(asdict(row)) + "\n")
+                opened.write(json.dumps(asdict(replace(row, commit=measured_tree()))) + "\n")
     return len(missing(wanted))
 
 
