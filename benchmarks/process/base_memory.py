@@ -1,4 +1,4 @@
-"""What a base takes in memory, against what its headers say: ``python -m benchmarks.process.base_memory BASE``.
+"""What a base takes in memory, against its headers: ``python -m benchmarks.process.base_memory BASE [DTYPE [COUNT]]``.
 
 One base a process: the peak is the kernel's own high-water mark (VmHWM) less what the process had before it loaded.
 """
@@ -40,9 +40,9 @@ def measure(quick: bool) -> list[Figure]:
         for millions, (hidden, layers) in sizes.items():
             for dtype in ("float32", "bfloat16"):
                 base = a_base(Path(folder) / f"{millions}-{dtype}", hidden, layers, dtype)
-                figures += _figures(f"{millions} M parameters in {dtype}", _in_a_process(base))
+                figures += _figures(f"{millions} M parameters in {dtype}", in_a_process(base))
                 shutil.rmtree(base)
-        figures += _figures("SmolLM2 135M in Q4_1, converted", _in_a_process(base_files.packaged_gguf()))
+        figures += _figures("SmolLM2 135M in Q4_1, converted", in_a_process(base_files.packaged_gguf()))
     return figures
 
 
@@ -61,8 +61,9 @@ def a_base(folder: Path, hidden: int, layers: int, dtype: str = "float32") -> Pa
     return folder
 
 
-def _in_a_process(base: Path) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.process.base_memory", str(base)]
+def in_a_process(base: Path, dtype: str = "float32", batches: int = len(BATCHES)) -> dict[str, float]:
+    """Bytes and parameters of this base, computed with in this dtype. batches: so many of ``BATCHES`` are answered"""
+    command = [sys.executable, "-m", "benchmarks.process.base_memory", str(base), dtype, str(batches)]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     measured: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return measured
@@ -82,18 +83,18 @@ def _ratio(measured: dict[str, float], part: str) -> float:
     return measured[f"{part}peak"] / measured[f"{part}counted"]
 
 
-def _measured(base: str, cache: str) -> dict[str, float]:
+def _measured(base: str, cache: str, dtype: str = "float32", batches: str = "") -> dict[str, float]:
     """Of this process."""
     before = _status("VmRSS")
     torch.set_num_threads(1)
-    config = Config(base, device="cpu", cache_dir=cache, threads=1)
+    config = Config(base, device="cpu", cache_dir=cache, threads=1, dtype=dtype)
     converting = base_files.conversion_bytes(base, Path(cache))
     runner = Runner(config)
     runner.open()
     loading_peak = _status("VmHWM") - before
     need = base_memory(base_files.resolve(base, Path(cache)), config.placement())
     assert runner.loaded.live is not None, runner.refresh()
-    for rows, prompt, forced in BATCHES:
+    for rows, prompt, forced in BATCHES[: int(batches or len(BATCHES))]:
         list(runner.run([_replay(row, prompt, forced) for row in range(rows)], lambda: False))
     return {
         "parameters": sum(parameter.numel() for parameter in runner.loaded.live.network.parameters()),
@@ -118,4 +119,4 @@ def _status(name: str) -> int:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as cache_folder:
-        sys.stdout.write(json.dumps(_measured(sys.argv[1], cache_folder)) + "\n")
+        sys.stdout.write(json.dumps(_measured(sys.argv[1], cache_folder, *sys.argv[2:])) + "\n")

@@ -170,7 +170,9 @@ def memory_of(base: StoredBase, answering: Answering) -> BaseMemory:
     number_bytes = answering.number_bytes
     widths = [2 if answering.is_split and len(entry.shape) == 2 else number_bytes for entry in base.entries]
     weights = sum(_held(entry, width, base.is_plain) for entry, width in zip(base.entries, widths, strict=True))
-    at_once = max((entry.size for entry in base.entries), default=0)
+    at_once = max(
+        (entry.size + _rounded(entry, width) for entry, width in zip(base.entries, widths, strict=True)), default=0
+    )
     beside = sum(_beside(entry, width, base.is_plain) for entry, width in zip(base.entries, widths, strict=True))
     loading, replay = LIBRARIES_BYTES + at_once + beside, LIBRARIES_BYTES + _replay(base.config, answering)
     return BaseMemory(weights, TOKENIZER * base.tokenizer_bytes, loading, replay, answering.on_device)
@@ -188,9 +190,15 @@ def _beside(entry: TensorEntry, number_bytes: int, is_plain: bool) -> int:
     """What of it is in memory a second time until the model is built: as it was read where that is not what is held,
     and as one of a stack."""
     is_widened = number_bytes == 4 and entry.kind in HALF_KINDS
-    is_as_held = is_widened or BITS[entry.kind] == 8 * number_bytes
+    is_as_held = is_widened or BITS[entry.kind] == 8 * number_bytes or _rounded(entry, number_bytes) > 0
     as_read = 0 if is_plain and is_as_held else entry.size
     return as_read + (_held(entry, number_bytes, is_plain) if STACKED.search(entry.name) else 0)
+
+
+def _rounded(entry: TensorEntry, number_bytes: int) -> int:
+    """Bytes that it is rounded to while it is read (probes/model/build.py), 0 where it is not."""
+    is_rounded = number_bytes == 2 and entry.kind == "F32" and len(entry.shape) > 1
+    return number_bytes * entry.elements if is_rounded else 0
 
 
 def _replay(config: Any, answering: Answering) -> int:

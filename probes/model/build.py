@@ -9,7 +9,7 @@ probes/artefacts/unexpected_keys.py and invariance.py.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,9 @@ from probes.scoring.token_distribution import FLOAT32
 
 AUTO = "auto"
 HALVES = (torch.bfloat16, torch.float16)
+# What is rounded to each of them tensor by tensor while it is read.
+WIDER = {torch.bfloat16: (torch.float32, torch.float16), torch.float16: (torch.float32, torch.bfloat16)}
+PARAMETERS = ("weight", "bias", "*")
 # Relative spacing of the numbers of a dtype, by its name in safetensors. Those of quantised weights are not among them:
 # engines compute with such weights in half precision, in which a file of theirs stores norms and scales.
 SPACING = {"BF16": 2.0**-7, "F16": 2.0**-10, "F32": FLOAT32, "F64": FLOAT32}
@@ -134,11 +137,11 @@ def read_base(folder: Path, dtype: torch.dtype = torch.float32) -> BaseParts:
     """
     weights: dict[str, torch.Tensor] = {}
     stored: list[TensorEntry] = []
-    is_plain = not quantisation(folder)
+    is_plain, exempt = not quantisation(folder), kept_wide(folder) if dtype in HALVES else frozenset()
 
     def keep(tensor: RawTensor) -> None:
         stored.append(tensor.entry)
-        weights[tensor.name] = as_held(tensor, dtype) if is_plain else to_torch(tensor)
+        weights[tensor.name] = as_held(tensor, dtype, exempt) if is_plain else to_torch(tensor)
 
     hashes, rows = _read(folder, keep)
     return BaseParts(folder, weights, stored, hashes, rows)
@@ -176,14 +179,34 @@ def _read(folder: Path, keep: Callable[[RawTensor], None]) -> tuple[BaseHashes, 
     return hashes_with(folder, digest_of_rows(rows), grid), rows
 
 
-def as_held(tensor: RawTensor, dtype: torch.dtype) -> torch.Tensor:
-    """In the dtype in which it is computed with, where that keeps every bit: 16-bit floats in float32. All others as
-    they are stored, over the bytes that were read. Raises MemoryError, and Unsupported as ``to_torch``."""
+def as_held(tensor: RawTensor, dtype: torch.dtype, exempt: Set[str] = frozenset()) -> torch.Tensor:
+    """In the dtype in which it is computed with, so that a file is never in memory a second time. Vectors that would be
+    rounded are left as they are stored, and so are the parameters of modules named in ``exempt``: their class may
+    compute with them in float32. All others as they are stored, over the bytes that were read.
+
+    Raises MemoryError, and Unsupported as ``to_torch``.
+    """
     read = to_torch(tensor)
-    if dtype is not torch.float32 or read.dtype not in HALVES or not read.numel():
+    is_widened = dtype is torch.float32 and read.dtype in HALVES
+    is_rounded = dtype in HALVES and read.dtype in WIDER[dtype] and read.dim() > 1
+    is_converted = is_widened or (is_rounded and exempt.isdisjoint(tensor.name.split(".")))
+    if not is_converted or not read.numel():
         return read
-    wide = torch.frombuffer(writable(4 * read.numel()), dtype=dtype).reshape(read.shape)
-    return wide.copy_(read)
+    held = torch.frombuffer(writable(dtype.itemsize * read.numel()), dtype=dtype).reshape(read.shape)
+    return held.copy_(read)
+
+
+def kept_wide(folder: Path) -> frozenset[str]:
+    """Names of the modules and parameters that the model's class keeps in float32 where all else is in 16 bits."""
+    config, kind = architecture(folder)
+    text = transformers.MODEL_MAPPING.get(type(config.get_text_config()), kind)
+    patterns = [
+        pattern
+        for each in (kind, text)
+        for names in (each._keep_in_fp32_modules, each._keep_in_fp32_modules_strict)
+        for pattern in names or ()
+    ]
+    return frozenset(part for pattern in patterns for part in pattern.split(".") if part not in PARAMETERS)
 
 
 def build(parts: BaseParts, placement: Placement) -> Model:
