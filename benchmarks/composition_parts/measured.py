@@ -60,6 +60,20 @@ def rows(quick: bool) -> list[Row]:
     return [Row(**(own | {name: tuple(own[name]) for name in ("members", "weights")})) for own in stored]
 
 
+def sensitivities() -> dict[str, float]:
+    """Skill -> how sensitive it is (SkillEffects.sensitivity), measured now for those that are not known yet."""
+    file = file_of(False).with_suffix(".skills.json")
+    known: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
+    bases = [members for members in by_base(zoo()) if any(member.name not in known for member in members)]
+    for members in bases:
+        base = BaseWithSkills.measured(members)
+        known |= {name: own.sensitivity for name in base.goldens for own in base.effects([name]).values()}
+    if bases:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(known, indent=2) + "\n")
+    return known
+
+
 def fill(quick: bool, seconds: float) -> int:
     """Measure what is missing for so long; how many compositions are missing still."""
     torch.set_num_threads(1)

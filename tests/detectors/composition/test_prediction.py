@@ -41,6 +41,16 @@ def test_what_others_push_elsewhere_costs_and_never_helps() -> None:
     assert opposed.crowd(np.array([1.0, 1.0, 1.0])) == pytest.approx(0.0), "two that cancel each other push nothing"
 
 
+def test_a_skill_that_has_strength_to_spare_gives_way_less() -> None:
+    """At half of its strength one keeps nearly all, one half, one next to nothing."""
+    model, kept = RetentionModel(added=1.0, crowd=1.0, rest=0.0, width=0.2, power=1.0), []
+    for at_half, sensitivity in ((0.875, 0.5), (0.5, 1.0), (0.02, 1.4)):
+        tone = skill(0, [1.0, 0.0], [1.0, 1.0], [0.0, at_half, 1.0])
+        assert tone.sensitivity == pytest.approx(sensitivity)
+        kept.append(float(model.retention(tone, np.array([1.0, 1.0]))))
+    assert kept == pytest.approx([1 / 1.5, 1 / 2, 1 / 2.4])
+
+
 def test_the_interval_grows_with_what_is_predicted_to_be_lost() -> None:
     tone = skill(0, [1.0, 0.0], [1.0, 1.0])
     whole, half = (SUM.interval(tone, np.array([strength, 0.0])) for strength in (1.0, 0.5))
