@@ -61,6 +61,7 @@ OF_MODELS = {
     "probes.model.precision.split_products",
     "probes.model.quantise",
     "probes.model.response_scoring",
+    "probes.scoring.rest_bucket",
     "probes.model.shared_prefix",
     "probes.model.invariance",
     "agent.cli.lifecycle.compose",
