@@ -237,9 +237,9 @@ def test_what_the_watch_costs(told: store.Client) -> None:
 def test_money_is_what_the_command_makes_of_the_same_rows(told: store.Client) -> None:
     """Without storage, and of the window in place of a day."""
     window = Window(NOW - 2 * DAY, NOW + 60, 3600)
-    asked = [answers(told, name, days=2) for name in ("spent", "served")]
-    bases = {row["adapter"]: row["base"] for row in asked[0] if row["adapter"]}
-    measured = measured_cost(*asked, [], bases, False, NOW)
+    spent, served = (answers(told, name, days="2") for name in ("spent", "served"))
+    bases = {row["adapter"]: row["base"] for row in spent if row["adapter"]}
+    measured = measured_cost(spent, served, [], bases, False, NOW)
     prices, days = Costs().prices, measured.span_s / DAY
     found = {row["subject"]: row for row in of(told, COST, "money", window)}
     assert set(found) == set(bases) and found[ROUTER]["scoring"] > 0

@@ -258,8 +258,9 @@ def client(folder: Path) -> Iterator[store.Client]:
 def world(folder: Path, client: store.Client) -> World:
     path = folder / "gapwatch.yaml"
     home = passport_file.folder_of(load(path).probes.golden_dir, ROUTER)
-    texts = [path, home / passport_file.FILE, home / worth_file.FILE]
-    return World(client, *(yaml.safe_load(file.read_text()) for file in texts), time.time())
+    files = (path, home / passport_file.FILE, home / worth_file.FILE)
+    settings, passport, worth = (yaml.safe_load(file.read_text()) for file in files)
+    return World(client, settings, passport, worth, time.time())
 
 
 @pytest.fixture(scope="module")
