@@ -191,9 +191,15 @@ def _ground(panel: Panel, plot: Box, span: Span, scale: Span) -> Iterator[str]:
         value = scale[0] + share * (scale[1] - scale[0])
         y = _y(value, plot, scale)
         yield f'<line x1="{left}" x2="{left + width}" y1="{y:.1f}" y2="{y:.1f}" stroke="#e3e3e3"/>'
-        label = escaped(_figure(value, panel.unit))
+        label = escaped(_figure(_rounded(value, scale), panel.unit))
         yield f'<text class="small" x="{left - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
     yield from _clock(plot, span)
+
+
+def _rounded(value: float, scale: Span) -> float:
+    """To a thousandth of what the axis spans: what is near 0 on it is 0."""
+    span = scale[1] - scale[0]
+    return value if span <= 0 else round(value, 3 - math.floor(math.log10(span))) + 0.0
 
 
 def _clock(plot: Box, span: Span) -> Iterator[str]:

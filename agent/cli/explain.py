@@ -288,11 +288,13 @@ def parts_of(story: Story) -> dict[str, list[str]]:
 
 
 def _steps_to_do(story: Story) -> list[str]:
-    """One a line, and the call of the engine for a load where it is known; pages of earlier versions number none. Of an
-    open incident those of the latest verdict, where the cause is still the page's: more adapters may be in it."""
+    """One a line, and the call of the engine for a load where it is known; pages of earlier versions number none. They
+    are the page's, unless the latest verdict, with the same cause, names more of its adapters."""
     details, judged = dict(story.page["details"]), story.judged
-    is_same = bool(judged.get("action")) and judged["cause"] == story.page["cause"]
-    action = str(judged["action"]) if is_same else details.get(FIRST_ACTION, "")
+    names = {str(story.incident["subject"]), *details.get("adapters", "").split(", ")} - {""}
+    said = (details.get(FIRST_ACTION, ""), str(judged.get("action", "")))
+    of_page, of_latest = (sum(name in action for name in names) for action in said)
+    action = said[1] if of_latest > of_page and judged.get("cause") == story.page["cause"] else said[0]
     call = details.get(RELOAD, "")
     return [*numbered(clauses(action)), *([f"load again: {call}"] if call else [])]
 

@@ -107,7 +107,7 @@ def _bar_of(value: float, low: float, high: float) -> str:
 
 
 def number(value: float, digits: int = 2) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+    return f"{value:z.{digits}f}" if math.isfinite(value) else "-"
 
 
 def evidence_of(verdict: Verdict) -> float:
@@ -161,7 +161,7 @@ def _cells(verdict: Verdict, sees: Mapping[str, str]) -> tuple[str, ...]:
     return (
         escape(subject_words(verdict)),
         f"[{colour}]{bar(interval.mean)}[/{colour}] {number(interval.mean, 3)}" if interval else "",
-        f"{interval.low:.3f} .. {interval.high:.3f}" if interval and math.isfinite(interval.low) else "",
+        f"{interval.low:z.3f} .. {interval.high:z.3f}" if interval and math.isfinite(interval.low) else "",
         number(verdict.scale),
         beyond,
         f"{number(evidence_of(verdict), 1)} / {number(verdict.log_threshold, 1)}",

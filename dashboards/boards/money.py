@@ -132,6 +132,7 @@ PANELS = (
         " had nothing to replay. Without storage. serving: requests by the mean tokens of the sampled ones, which are"
         " kept for 30 days. `gapwatch cost`",
         MONEY,
+        height=6,
         units={"share of serving": "percentunit"},
         links={"subject": WHY},
     ),
@@ -141,6 +142,7 @@ PANELS = (
         "As `gapwatch worth` measured it last, on the canaries' own checks; base_passes: the base alone does the task."
         " What to do about it, and for how much: `gapwatch portfolio`",
         WORTH,
+        height=6,
         units=dict.fromkeys(_SHARES, "percentunit"),
         links={"subject": WHY},
     ),

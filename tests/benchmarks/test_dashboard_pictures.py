@@ -70,3 +70,10 @@ def test_bars_are_stacked_and_a_state_lasts_until_the_next() -> None:
     svg = "".join(drawn(Panel("p", "", "", " AS series", Shape.STATES), states, BOX, SPAN))
     good, bad = re.findall(r'width="([\d.]+)" height="[\d.]+" fill="#(?:2e7d32|c62828)"', svg)
     assert float(bad) == pytest.approx(3 * float(good), abs=0.2)
+
+
+def test_what_is_near_0_on_an_axis_is_0() -> None:
+    panel = Panel("p", "Kept?", "", "SELECT 1 AS series", Shape.LINES, unit="percentunit")
+    answer = Answer(["time", "series", "kept"], ["time"], [[1000.0, "a", 1.0], [2000.0, "a", -0.000222]])
+    svg = words(f"<svg>{''.join(drawn(panel, answer, BOX, SPAN))}</svg>")
+    assert "0 %50 %100 %" in svg and "-0.0" not in svg

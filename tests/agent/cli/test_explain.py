@@ -184,18 +184,19 @@ def test_one_that_ended_by_a_restart_of_the_engine_and_one_that_nobody_could_jud
 
 @embedded
 def test_the_pods_of_the_bad_responses_and_what_to_do_are_those_of_the_latest_verdict(migrated: store.Client) -> None:
-    alarm = findings.alarm(NOW - 90, bad_pods=("engine-1",), pods=("engine-0", "engine-1"))
+    of_base = {"subject": BASE, "subject_kind": SubjectKind.BASE, "members": (ROUTER, TONE)}
+    alarm = findings.alarm(
+        NOW - 90, bad_pods=("engine-1",), pods=("engine-0", "engine-1"), action=f"load {ROUTER}", **of_base
+    )
     insert(migrated, alarm, to_notice(alarm, NoticeReason.DEGRADED, "prod", NOW - 89))
-    assert parts(migrated)["touches"][0] == (
-        "bad responses came from engine-1; no response against it came from engine-0"
-    )
-    assert parts(migrated)["do"][0] == alarm.action
-    both = replace(alarm, at=NOW - 30, bad_pods=("engine-0", "engine-1"), action="look at the engine; then load both")
-    insert(migrated, both)
-    assert parts(migrated)["do"][:2] == ["1. look at the engine", "2. load both"], "what is known now"
-    assert parts(migrated)["touches"][0] == (
-        "bad responses came from engine-0, engine-1, which is every pod with scored responses"
-    )
+    said = parts(migrated)
+    assert said["touches"][0] == "bad responses came from engine-1; no response against it came from engine-0"
+    insert(migrated, replace(alarm, at=NOW - 60, bad_pods=("engine-0", "engine-1"), action=f"load {TONE}"))
+    said = parts(migrated)
+    assert said["touches"][0].endswith("engine-0, engine-1, which is every pod with scored responses")
+    assert said["do"][0] == f"load {ROUTER}", "another one of them as the example is no news"
+    insert(migrated, replace(alarm, at=NOW - 30, action=f"look at the engine; then load {ROUTER}, {TONE}"))
+    assert parts(migrated)["do"][:2] == ["1. look at the engine", f"2. load {ROUTER}, {TONE}"]
 
 
 @embedded

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from agent.terminal.console import picture, rows_table, verdict_table
+from agent.terminal.console import number, picture, rows_table, verdict_table
 from detectors.records import SubjectKind
 from tests.agent import findings
 
@@ -31,6 +31,10 @@ def test_a_histogram_is_drawn_in_narrow_answers_and_in_wide_ones(more: int) -> N
     out = io.StringIO()
     Console(file=out, width=100).print(rows_table(columns, [["router", [0.7, 0.1, 0.1, 0.1], *[1.0] * more]]))
     assert "█▁▁▁" in out.getvalue() and "0.7" not in out.getvalue()
+
+
+def test_what_is_rounded_to_0_has_no_sign() -> None:
+    assert (number(-0.0004, 3), number(-0.04, 1), number(-0.06, 1)) == ("0.000", "0.0", "-0.1")
 
 
 def test_a_name_in_brackets_is_shown_and_not_read_as_a_colour() -> None:
