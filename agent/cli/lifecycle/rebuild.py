@@ -104,8 +104,9 @@ def _tell(config: Config, name: str, done: Any, base: str, seconds: float) -> No
     successor, on = done.successor, Clock().today()
     golden_dir, folder = config.probes.golden_dir, successor.folder
     lost = [own.acceptance for own in done.candidates if own.name == PLAIN and own.failures]
-    events = [f"lost on {base}: as it is, {kept_words(own)}" for own in lost]
-    events.append(f"rebuilt on {base} as {successor.name}, from the golden record and its copies")
+    called = Path(base).name if Path(base).is_dir() else base  # a hub id is whole; a path means nothing elsewhere
+    events = [f"lost on {called}: as it is, {kept_words(own)}" for own in lost]
+    events.append(f"rebuilt on {called} as {successor.name}, from the golden record and its copies")
     history.record(golden_dir, name, on, *events)
     passport = passport_file.read(golden_dir, name)
     if passport is not None:
