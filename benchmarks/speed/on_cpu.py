@@ -38,7 +38,7 @@ class Scored:
     few: int
 
 
-MOST_RESPONSES = 16
+MOST_RESPONSES = 12
 SYSTEM_PROMPTS = {
     0: Scored(1.5, MOST_RESPONSES, 2),
     300: Scored(2.5, 8, 1),
