@@ -38,7 +38,12 @@ class Scored:
     few: int
 
 
-SYSTEM_PROMPTS = {0: Scored(1.5, 16, 2), 300: Scored(2.5, 8, 1), 1000: Scored(3.0, 8, 1)}  # tokens -> how measured
+MOST_RESPONSES = 12
+SYSTEM_PROMPTS = {
+    0: Scored(1.5, MOST_RESPONSES, 2),
+    300: Scored(2.5, 8, 1),
+    1000: Scored(3.0, 8, 1),
+}  # tokens -> how measured
 
 
 def by_length(replays: Sequence[Replay], most: int) -> list[list[Replay]]:
@@ -76,7 +81,7 @@ def scored(runner: Runner, quick: bool) -> Iterator[Figure]:
     torch.set_num_threads(THREADS)
     for tokens, case in SYSTEM_PROMPTS.items():
         yield from _scored(runner, tokens, replace(case, count=1, few=1) if quick else case, 1 if quick else REPEATS)
-    yield from rest_of_the_vocabulary(runner, 1 if quick else 8)
+    yield from rest_of_the_vocabulary(runner, 1 if quick else MOST_RESPONSES)
 
 
 def _scored(runner: Runner, tokens: int, case: Scored, repeats: int) -> Iterator[Figure]:
@@ -125,11 +130,13 @@ def _against_base(runner: Runner, given: Sequence[ScoringJob], asking: ScoringOp
 
 
 def with_system_prompt(runner: Runner, tokens: int, count: int) -> list[ScoringJob]:
-    """Responses of the three adapters, so many of each, whose prompts begin with so many tokens in common."""
+    """Responses of the three adapters, so many of each, whose prompts begin with so many tokens in common. They are the
+    first ones of the same sample in every case, which is made once and kept."""
     text = runner.encode(" ".join(ELSEWHERE))
     head = (text * (tokens // len(text) + 1))[:tokens]
-    of_all = [job for name in ADAPTERS for job in jobs(runner, Cell(name, "healthy", SamplingParameters(1.0), count))]
-    return [replace(job, prompt=(*head, *job.prompt)) for job in of_all]
+    sample = MOST_RESPONSES if count > 1 else 1
+    of_each = [jobs(runner, Cell(name, "healthy", SamplingParameters(1.0), sample))[:count] for name in ADAPTERS]
+    return [replace(job, prompt=(*head, *job.prompt)) for own in of_each for job in own]
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import torch
 
 PAD = -1
+# Numbers that are summed at once on a CPU.
+IN_CACHE = 500_000
 
 
 def summarise(full: Floats, kept: Ints) -> Summary:
@@ -74,12 +76,19 @@ def summary_tensors(logits: torch.Tensor, ids: torch.Tensor) -> SummaryTensors:
     import torch
 
     used, highest = ids != PAD, ids.amax(dim=1, keepdim=True)
-    total, top1 = logits.logsumexp(dim=1, keepdim=True), logits.argmax(dim=1)
-    picked = (logits.gather(1, ids.clamp(min=0)) - total).masked_fill(~used, -torch.inf)
+    top1 = logits.argmax(dim=1)
+    picked = logits.gather(1, ids.clamp(min=0)).masked_fill(~used, -torch.inf)
     # What is not kept is left: pads stand for a kept token of their row, and in a row of pads alone for no change.
     written = torch.where(highest == PAD, logits[:, :1], -torch.inf).expand(ids.shape)
     logits.scatter_(1, torch.where(used, ids, highest.clamp(min=0)), written)
-    return SummaryTensors(picked, logits.logsumexp(dim=1) - total[:, 0], top1)
+    rest = torch.cat([part.logsumexp(dim=1) for part in logits.split(_rows_at_once(logits))])
+    total = torch.cat([picked, rest[:, None]], dim=1).logsumexp(dim=1)  # the vocabulary is summed once
+    return SummaryTensors(picked - total[:, None], rest - total, top1)
+
+
+def _rows_at_once(logits: torch.Tensor) -> int:
+    """On a CPU as many as its caches hold: memory that is fresh for each sum takes longer than the sum."""
+    return max(1, IN_CACHE // logits.shape[1]) if logits.device.type == "cpu" else max(1, len(logits))
 
 
 def stacked(kept: Sequence[Ints]) -> NDArray[np.int64]:
