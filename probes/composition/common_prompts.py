@@ -109,5 +109,11 @@ def _texts(runner: Runner, name: str, prompts: Sequence[CommonPrompt], stop: Sto
 def _counted(members: tuple[str, str], answered: Sequence[tuple[CommonPrompt, str]]) -> CommonAnswers:
     passed = [tuple(bool(passes(own.expect, text)) for own in prompt.canaries) for prompt, text in answered]
     failing = [text for (_, text), own in zip(answered, passed, strict=True) if not all(own)]
-    counts = [passed.count(own) for own in ((True, True), (True, False), (False, True), (False, False))]
-    return CommonAnswers(members, *counts, failing[0] if failing else "")
+    return CommonAnswers(
+        members,
+        both=passed.count((True, True)),
+        first=passed.count((True, False)),
+        second=passed.count((False, True)),
+        neither=passed.count((False, False)),
+        example=failing[0] if failing else "",
+    )

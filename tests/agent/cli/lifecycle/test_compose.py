@@ -83,8 +83,8 @@ def test_behaviours_that_exclude_each_other_are_proven_on_prompts_in_common(
     file = configured(pair, goldens, tmp_path)
     wish = ComposeOptions("cat", (1e-6, 1.0), replay=True)
     code, facts = answered(file, wish, capsys)
-    (known,) = facts["common_prompts"]  # type: ignore[misc]
-    (common,) = facts["choices"][0]["common"]  # type: ignore[index]
+    known = facts["common_prompts"][0]  # type: ignore[index]
+    common = facts["choices"][0]["common"][0]  # type: ignore[index]
     assert code == 1 and known["members"] == common["members"] == list(NAMES)
     assert known["excluding"] > 0 and common["first"] == 0 < common["second"]
     with console.capture() as said:
