@@ -10,13 +10,15 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.composition_parts import helpdesk
 from benchmarks.composition_parts.sets import BaseWithSkills, Case, cases, retentions, runner_over
 from benchmarks.zoo.enrolled_base import by_base
 from benchmarks.zoo.members import FOLDER, zoo
@@ -25,6 +27,9 @@ from probes.composition.compose import compose, write
 from probes.composition.forecast import BY_ANSWERS, BY_WEIGHTS, Forecaster
 
 AT_ONCE = 16
+# Of a real base, which answers slowly: so that a run that is ended loses little.
+FEW_AT_ONCE = 2
+Source = tuple[tuple[str, ...], Callable[[], BaseWithSkills]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +69,11 @@ def sensitivities() -> dict[str, float]:
     """Skill -> how sensitive it is (SkillEffects.sensitivity), measured now for those that are not known yet."""
     file = file_of(False).with_suffix(".skills.json")
     known: dict[str, float] = json.loads(file.read_text()) if file.is_file() else {}
-    bases = [members for members in by_base(zoo()) if any(member.name not in known for member in members)]
-    for members in bases:
-        base = BaseWithSkills.measured(members)
+    unknown = [make for names, make in _sources(quick=False).values() if not known.keys() >= set(names)]
+    for make in unknown:
+        base = make()
         known |= {name: own.sensitivity for name in base.goldens for own in base.effects([name]).values()}
-    if bases:
+    if unknown:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(known, indent=2) + "\n")
     return known
@@ -80,32 +85,43 @@ def fill(quick: bool, seconds: float) -> int:
     ends, file = time.monotonic() + seconds, file_of(quick)
     file.parent.mkdir(parents=True, exist_ok=True)
     done, bases = {row.key for row in rows(quick)}, dict[str, BaseWithSkills]()
-    zoo_of = {members[0].recipe.base: members for members in by_base(zoo())}
-    every = {name: list(cases(members, quick)) for name, members in zoo_of.items()}
+    sources = _sources(quick)
+    every = {name: list(cases(name, names, quick)) for name, (names, _) in sources.items()}
     wanted = {name: [case for case in own if case.key not in done] for name, own in every.items()}
     while any(wanted.values()) and time.monotonic() < ends:
         # The base with the fewest measured is next, so that any share of a run has all of them.
         name = min((n for n in wanted if wanted[n]), key=lambda n: len(every[n]) - len(wanted[n]))
         if name not in bases:
-            bases[name] = BaseWithSkills.measured(zoo_of[name])
-        batch, wanted[name] = wanted[name][:AT_ONCE], wanted[name][AT_ONCE:]
+            bases[name] = sources[name][1]()
+        count = FEW_AT_ONCE if name == helpdesk.NAME else AT_ONCE
+        batch, wanted[name] = wanted[name][:count], wanted[name][count:]
         with file.open("a") as opened:
             opened.writelines(json.dumps(asdict(row)) + "\n" for row in measured(bases[name], batch))
     return sum(map(len, wanted.values()))
+
+
+def _sources(quick: bool) -> dict[str, Source]:
+    """Base -> its adapters, and what measures them alone. quick: the zoo's"""
+    sources: dict[str, Source] = {
+        members[0].recipe.base: (tuple(own.name for own in members), partial(BaseWithSkills.measured, members))
+        for members in by_base(zoo())
+    }
+    return sources if quick else sources | {helpdesk.NAME: (helpdesk.NAMES, helpdesk.helpdesk)}
 
 
 def measured(base: BaseWithSkills, batch: Sequence[Case]) -> Iterator[Row]:
     """Every skill of these compositions."""
     with tempfile.TemporaryDirectory() as scratch:
         folders: dict[str, Path] = {}
+        made = {case.key: compose(case.recipe, [base.adapters[name] for name in case.names]) for case in batch}
         for case in batch:
-            made = compose(case.recipe, [base.adapters[name] for name in case.names])
-            folders[case.key] = write(made, base.members[0].folder, Path(scratch) / str(len(folders)))
-        with runner_over(base.members[0].base, folders) as runner:
+            first = base.folders[case.names[0]]
+            folders[case.key] = write(made[case.key], first, Path(scratch) / str(len(folders)))
+        with runner_over(base.base, folders) as runner:
             kept = retentions(runner, base, {case.key: case.names for case in batch})
     for case in batch:
         by_answers, by_weights = (base.forecaster(case.names, by) for by in (True, False))
-        strengths, rest = by_answers.strengths(case.recipe)
+        strengths, rest = by_answers.strengths(case.recipe, made[case.key])
         for i, skill in enumerate(case.names):
             yield Row(
                 case.base,

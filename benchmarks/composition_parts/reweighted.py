@@ -52,7 +52,9 @@ def fill(quick: bool, seconds: float) -> int:
     for members in by_base(zoo()):
         if members[0].recipe.base == FITTED_ON:
             continue
-        groups = list(dict.fromkeys(case.names for case in cases(members, quick)))
+        groups = list(
+            dict.fromkeys(case.names for case in cases(members[0].recipe.base, [own.name for own in members], quick))
+        )
         wanted = [group for group in groups if ", ".join(group) not in done]
         base = BaseWithSkills.measured(members) if wanted and time.monotonic() < ends else None
         while wanted and base is not None and time.monotonic() < ends:

@@ -1,4 +1,4 @@
-"""Every pair and triple of the zoo's adapters of one base, by five methods, with what is known of them beforehand."""
+"""Every pair and triple of the adapters of one base, by five methods, with what is known of them beforehand."""
 
 from __future__ import annotations
 
@@ -53,25 +53,26 @@ class Case:
 
 @dataclass(eq=False)
 class BaseWithSkills:
-    """One base with its adapters' canaries. goldens: adapter -> them, with the others' answers"""
+    """One base with its adapters' canaries. base: as a runner takes it; folders: adapter -> its files
 
-    members: Sequence[ZooMember]
+    goldens: adapter -> its canaries, with the others' answers
+    """
+
+    name: str
+    base: Path
+    folders: dict[str, Path]
     goldens: dict[str, list[GoldenCanary]] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        return self.members[0].recipe.base
 
     @cached_property
     def adapters(self) -> dict[str, LoraAdapter]:
-        return {member.name: read_adapter(member.folder) for member in self.members}
+        return {name: read_adapter(folder) for name, folder in self.folders.items()}
 
     @classmethod
     def measured(cls, members: Sequence[ZooMember]) -> BaseWithSkills:
         """Every adapter alone on the canaries of every other one, and on its own at other strengths."""
-        own = cls(members)
-        names = [member.name for member in members]
-        with runner_over(members[0].base, {member.name: member.folder for member in members}) as runner:
+        own = cls(members[0].recipe.base, members[0].base, {member.name: member.folder for member in members})
+        names = list(own.folders)
+        with runner_over(own.base, own.folders) as runner:
             for member in members:
                 canaries = pool(member, runner, member.canaries)[:CANARIES]
                 others = {name: answered(runner, canaries, Target(name)) for name in names if name != member.name}
@@ -101,9 +102,8 @@ def runner_over(base: Path, adapters: dict[str, Path]) -> Iterator[Runner]:
         runner.close()
 
 
-def cases(members: Sequence[ZooMember], quick: bool) -> Iterator[Case]:
+def cases(base: str, names: Sequence[str], quick: bool) -> Iterator[Case]:
     """In an order in which any share of them has all kinds. quick: pairs alone"""
-    names, base = [member.name for member in members], members[0].recipe.base
     groups = [group for size in ((2,) if quick else (2, 3)) for group in itertools.combinations(names, size)]
     every = [Case(base, _recipe(base, group, method)) for group in groups for method in METHODS]
     Random(f"{base} {SEED}").shuffle(every)

@@ -19,7 +19,7 @@ from detectors.composition.conflict import NamedConflict, name_conflict
 from detectors.composition.prediction import Doubles, RetentionModel, SkillEffects
 from detectors.records import Interval
 from probes.artefacts.lora_files import LoraAdapter
-from probes.composition.compose import Factors, compose
+from probes.composition.compose import Composed, Factors, compose
 from probes.composition.overlap import WeightOverlap, factors_of, strengths_in, weight_overlap
 from probes.composition.recipe import WHOLE_SUMS, Member, Method, Recipe
 from probes.errors import Refused
@@ -117,12 +117,15 @@ class Forecaster:
         """The same members and weights, each pruned and with the signs elected."""
         return Recipe(recipe.members, PRUNED, DENSITY, svd_rank=sum(adapter.r for adapter in self.adapters))
 
-    def strengths(self, recipe: Recipe) -> tuple[Doubles, Doubles]:
-        """(n,) of each member in the composition, and (n,) what it holds beside them, over the size of each."""
+    def strengths(self, recipe: Recipe, made: Composed | None = None) -> tuple[Doubles, Doubles]:
+        """(n,) of each member in the composition, and (n,) what it holds beside them, over the size of each.
+
+        made: by this recipe; None: it is made here where it has to be
+        """
         if recipe.method in WHOLE_SUMS:
             weights = np.array([member.weight for member in recipe.members], dtype=np.float64)
             return weights, np.zeros_like(weights)
-        return strengths_in(compose(recipe, self.adapters), self.factors, self.overlap.products)
+        return strengths_in(made or compose(recipe, self.adapters), self.factors, self.overlap.products)
 
     def _skill(self, own: int, strengths: Doubles, rest: float) -> SkillForecast:
         effects, name = self.effects[own], self.names[own]

@@ -20,6 +20,7 @@ from agent.terminal.console import as_json, console, number, people_to_stderr, r
 from detectors.composition.conflict import Conflict
 from detectors.records import Interval
 from probes.artefacts.lora_files import read_adapter
+from probes.composition.common_prompts import CommonAnswers, CommonPrompt, answers_on, common_prompts
 from probes.composition.compose import compose, write
 from probes.composition.displacements import skill_effects
 from probes.composition.forecast import Forecast, Forecaster, SkillForecast
@@ -35,7 +36,7 @@ COLUMNS = (
     "tolerance",
     "strength",
     "predicted",
-    "90 % interval",
+    "95 % interval",
     "measured",
     "95 % interval",
     "right",
@@ -43,6 +44,9 @@ COLUMNS = (
 )
 CHOICES = ("choice", "weights", "predicted worst", "measured worst", "skill")
 AS_ASKED = "merge as asked"
+EXAMPLE = 120
+Measured = tuple[Mapping[str, Acceptance], Sequence[CommonAnswers]]
+"""Of one choice: adapter -> its held-out canaries, and the answers on prompts that members have in common."""
 CONFLICTS = {
     Conflict.NONE: "none",
     Conflict.DILUTED: "its own weight",
@@ -80,12 +84,15 @@ class ComposeOptions:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One way to have these skills. measured: adapter -> of a replay, nothing without one; None for serving each
-    adapter by itself, which keeps all of each and takes one request for each skill"""
+    """One way to have these skills. measured: adapter -> of a replay, nothing without one; common: of the same replay
+
+    forecast: None for serving each adapter by itself, which keeps all of each and takes one request for each skill
+    """
 
     name: str
     forecast: Forecast | None
     measured: Mapping[str, Acceptance]
+    common: Sequence[CommonAnswers] = ()
 
     @property
     def verdict(self) -> int:
@@ -106,7 +113,12 @@ class Choice:
     def excludes(self, skill: SkillForecast) -> bool:
         """Are more of its right answers wrong now than tolerated, though its effect is there? One alone never is."""
         done = self.measured.get(skill.adapter)
-        return done is not None and len(done.flips) > max(1.0, skill.tolerance * done.checked)
+        flipped = done is not None and len(done.flips) > max(1.0, skill.tolerance * done.checked)
+        return flipped or self.excluded_by(skill) is not None
+
+    def excluded_by(self, skill: SkillForecast) -> CommonAnswers | None:
+        """The answers on prompts that it has in common with another member, where too many fail its own check."""
+        return next((own for own in self.common if own.lacks(skill.adapter, skill.tolerance)), None)
 
     def kept(self, adapter: str) -> Interval | None:
         done = self.measured.get(adapter)
@@ -142,7 +154,8 @@ def compose_adapters(path: Path, names: Sequence[str], wish: ComposeOptions, jso
     goldens = {name: recorded(config, name, model, adapters[name])[1] for name in names}
     forecaster = _forecaster(adapters, goldens)
     recipes = _recipes(forecaster, recipe)
-    measured = _measured(config, model, forecaster, goldens, recipes) if wish.replay else {}
+    common = common_prompts(goldens)
+    measured = _measured(config, model, forecaster, goldens, recipes, common) if wish.replay else {}
     choices = _choices(forecaster, recipes, measured)
     if wish.output is not None:
         hashes = [adapter.hash for adapter in forecaster.adapters]
@@ -150,9 +163,9 @@ def compose_adapters(path: Path, names: Sequence[str], wish: ComposeOptions, jso
             compose(recipe, forecaster.adapters), adapters[names[0]].path or Path(), wish.output, _about(recipe, hashes)
         )
     if json:
-        as_json(_facts(choices, forecaster))
+        as_json(_facts(choices, forecaster, common))
     else:
-        _print(choices, forecaster, wish)
+        _print(choices, forecaster, wish, common)
     return choices[0].verdict
 
 
@@ -184,10 +197,8 @@ def _recipes(forecaster: Forecaster, recipe: Recipe) -> dict[str, Recipe]:
     return {AS_ASKED: recipe, "reweight": forecaster.recommended_weights(), "prune": forecaster.pruned(recipe)}
 
 
-def _choices(
-    forecaster: Forecaster, recipes: Mapping[str, Recipe], measured: Mapping[str, Mapping[str, Acceptance]]
-) -> list[Choice]:
-    own = [Choice(name, forecaster.forecast(recipe), measured.get(name, {})) for name, recipe in recipes.items()]
+def _choices(forecaster: Forecaster, recipes: Mapping[str, Recipe], measured: Mapping[str, Measured]) -> list[Choice]:
+    own = [Choice(name, forecaster.forecast(recipe), *measured.get(name, ({}, ()))) for name, recipe in recipes.items()]
     return [*own, Choice("route", None, {})]
 
 
@@ -212,8 +223,9 @@ def _measured(
     forecaster: Forecaster,
     goldens: Mapping[str, Golden],
     recipes: Mapping[str, Recipe],
-) -> dict[str, dict[str, Acceptance]]:
-    """Choice -> each member's held-out canaries, put to that composition. Raises Unreplayable."""
+    common: Sequence[CommonPrompt],
+) -> dict[str, Measured]:
+    """Choice -> each member's held-out canaries, and the common prompts, put to it. Raises Unreplayable."""
     first = Path(forecaster.adapters[0].path)
     with tempfile.TemporaryDirectory() as scratch:
         folders = {
@@ -224,7 +236,10 @@ def _measured(
         runner.open()
         try:
             return {
-                name: {adapter: assess(runner, name, golden, lambda: False) for adapter, golden in goldens.items()}
+                name: (
+                    {adapter: assess(runner, name, golden, lambda: False) for adapter, golden in goldens.items()},
+                    answers_on(runner, name, common, lambda: False),
+                )
                 for name in recipes
             }
         finally:
@@ -236,7 +251,9 @@ def _about(recipe: Recipe, hashes: Sequence[str]) -> dict[str, str]:
     return {ABOUT: json_text.dumps(recipe.as_json(hashes), indent=2) + "\n"}
 
 
-def _print(choices: Sequence[Choice], forecaster: Forecaster, wish: ComposeOptions) -> None:
+def _print(
+    choices: Sequence[Choice], forecaster: Forecaster, wish: ComposeOptions, common: Sequence[CommonPrompt]
+) -> None:
     wanted, verdict = choices[0], choices[0].verdict
     value, whose = wanted.worst
     say(f"{MARKS[verdict]} [bold]{VERDICTS[verdict]}[/bold]: {escape(whose)} keeps {value:.2f}")
@@ -245,6 +262,8 @@ def _print(choices: Sequence[Choice], forecaster: Forecaster, wish: ComposeOptio
         console.print(rows_table(COLUMNS, rows, f"{wanted.forecast.recipe.method}: what is left of each skill", wide=9))
     console.print(rows_table(CHOICES, [_choice_row(own) for own in choices], "choices"))
     for words in _pairs(forecaster):
+        say(escape(words))
+    for words in _on_common(common, choices[0].common):
         say(escape(words))
     if any(effects.by_weights for effects in forecaster.effects):
         say("[yellow]![/yellow] the members' answers on each other's canaries are not recorded: by the weights alone")
@@ -279,6 +298,10 @@ def _conflict(skill: SkillForecast, choice: Choice, names: Sequence[str]) -> str
     kept = choice.kept(skill.adapter)
     if kept is not None and kept.mean >= 1.0 - skill.tolerance:
         done = choice.measured[skill.adapter]
+        if common := choice.excluded_by(skill):
+            other = next(own for own in common.members if own != skill.adapter)
+            wrong, prompts = common.failed(skill.adapter), common.prompts
+            return f"semantic: {wrong} of {prompts} answers wrong on prompts in common with {other}"
         return f"semantic: {len(done.flips)} right answers are wrong now" if choice.excludes(skill) else "none"
     return CONFLICTS[skill.conflict.conflict].format(other=names[skill.conflict.other])
 
@@ -309,11 +332,36 @@ def _pairs(forecaster: Forecaster) -> Iterator[str]:
             )
 
 
+def _on_common(common: Sequence[CommonPrompt], answers: Sequence[CommonAnswers]) -> Iterator[str]:
+    """Of every two members with prompts in common: what their accepted answers say, and those of the composition."""
+    by_pair = {own.members: own for own in answers}
+    for pair, (prompts, excluding) in _counts(common).items():
+        first, second = pair
+        yield (
+            f"{first} and {second} have {prompts} prompts in common: on {excluding} of them the accepted answer of "
+            "neither passes the other's check"
+        )
+        if own := by_pair.get(pair):
+            yield (
+                f"  as composed {own.both} of {own.prompts} answers pass both checks, {own.first} that of {first} "
+                f"alone, {own.second} that of {second} alone, {own.neither} neither"
+            )
+            if own.example:
+                yield f"  for example: {own.example[:EXAMPLE]!r}"
+
+
+def _counts(common: Sequence[CommonPrompt]) -> dict[tuple[str, str], tuple[int, int]]:
+    """Two members -> their prompts in common, and on how many of these their accepted answers exclude each other."""
+    pairs = dict.fromkeys(own.members for own in common)
+    excluding = {pair: [own.excluding for own in common if own.members == pair] for pair in pairs}
+    return {pair: (len(own), sum(own)) for pair, own in excluding.items()}
+
+
 def _weights(recipe: Recipe) -> str:
     return ", ".join(f"{member.weight:g}" for member in recipe.members)
 
 
-def _facts(choices: Sequence[Choice], forecaster: Forecaster) -> dict[str, Any]:
+def _facts(choices: Sequence[Choice], forecaster: Forecaster, common: Sequence[CommonPrompt]) -> dict[str, Any]:
     """For programs; its keys stay."""
     return {
         "verdict": VERDICTS[choices[0].verdict].replace(" ", "_"),
@@ -324,6 +372,10 @@ def _facts(choices: Sequence[Choice], forecaster: Forecaster) -> dict[str, Any]:
         else "",
         "choices": [_choice_facts(choice, forecaster.names) for choice in choices],
         "weights": list(_pairs(forecaster)),
+        "common_prompts": [
+            {"members": list(pair), "prompts": prompts, "excluding": excluding}
+            for pair, (prompts, excluding) in _counts(common).items()
+        ],
     }
 
 
@@ -346,4 +398,5 @@ def _choice_facts(choice: Choice, names: Sequence[str]) -> dict[str, Any]:
             }
             for skill in choice.forecast.skills
         ],
+        "common": [asdict(own) for own in choice.common],
     }

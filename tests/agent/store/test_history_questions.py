@@ -16,7 +16,7 @@ from agent.alerting.policy import Policy
 from agent.records import Finding, NoticeReason
 from agent.store import client as store
 from agent.store.table_rows import Origin
-from detectors.records import Cause, Onset, Reason, Status, SubjectKind, Verdict
+from detectors.records import BaseRound, Cause, Onset, Reason, Status, SubjectKind, Verdict
 from tests.agent import findings
 from tests.agent.findings import ACCEPTED, BASE, NOW, ROUTER, SWAPPED, TONE
 from tests.agent.store.stored import answers, embedded, insert
@@ -259,6 +259,28 @@ def test_a_stretch_of_canaries_and_of_requests(migrated: store.Client) -> None:
     assert sorted(row["request_id"] for row in asked) == ["r6", "r7", "r8", "r9"]
     assert {(row["output_chars"], row["output_tokens"], row["output"]) for row in asked} == {(21, 8, "")}
     assert len(answers(migrated, "sampled_requests", subject=ROUTER, limit="2")) == 2
+
+
+@embedded
+def test_skills_of_a_composition_stand_beside_the_same_adapters_alone(migrated: store.Client) -> None:
+    """The router is whole alone and lost in "desk / all"; a skill of an adapter that is not watched alone."""
+    now = time.time()
+    names = (f"desk / all / {ROUTER}", f"desk / all / {TONE}", "desk / all / safety")
+    for number, ago in enumerate((2 * HOUR, 1.0)):
+        lost = 1.0 - 0.5 * number
+        rounds = [
+            findings.round_(name, number, now - ago, kept) for name, kept in zip(names, (lost, 1.0, 0.9), strict=True)
+        ]
+        insert(migrated, findings.base_round(number, now - ago, 1.0), BaseRound(BASE, number, now - ago, tuple(rounds)))
+    router, safety, tone = answers(migrated, "skills", subject="desk / all", hours="4")
+    assert [row["member"] for row in (router, safety, tone)] == [ROUTER, "safety", TONE]
+    assert {row["composition"] for row in (router, safety, tone)} == {"desk / all"}
+    assert (router["latest_hour"], router["alone"]) == (pytest.approx(0.48), pytest.approx(0.98))
+    assert safety["alone"] is None and tone["latest_hour"] == tone["alone"] == pytest.approx(0.98)
+    series = [value for value in router["retention_by_hour"] if not math.isnan(value)]
+    assert series == [pytest.approx(0.98), pytest.approx(0.48)] and len(router["retention_by_hour"]) == 4
+    assert [row["member"] for row in answers(migrated, "skills", subject=TONE)] == [TONE]
+    assert answers(migrated, "skills", subject="another") == []
 
 
 @embedded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,21 @@ from agent.errors import Refused
 from agent.terminal.console import console
 from probes.artefacts.lora_files import read_adapter
 from probes.golden.archive import save
+from probes.golden.record import Golden
 from tests.probes.composition.conftest import Pair
 from tests.probes.composition.conftest import pair as pair  # a fixture
+from tests.probes.composition.test_common_prompts import checking
 
 NAMES = ("tone", "form")
 
 
 @pytest.fixture(scope="module")
 def config(pair: Pair, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("config")
-    for golden in pair.goldens.values():
+    return configured(pair, pair.goldens, tmp_path_factory.mktemp("config"))
+
+
+def configured(pair: Pair, goldens: Mapping[str, Golden], folder: Path) -> Path:
+    for golden in goldens.values():
         save(golden, folder / "golden")
     (folder / "canaries.jsonl").write_text("")
     adapters = [{"name": name, "path": str(pair.folders[name]), "canaries": "canaries.jsonl"} for name in NAMES]
@@ -67,6 +73,24 @@ def test_a_replay_decides_and_the_composition_is_written(
     assert read_adapter(tmp_path / "both").r == 8
     about = json.loads((tmp_path / "both" / ABOUT).read_text())
     assert about["identity"] == facts["identity"] and [own["weight"] for own in about["members"]] == [0.02, 1.0]
+
+
+def test_behaviours_that_exclude_each_other_are_proven_on_prompts_in_common(
+    pair: Pair, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is nearly one member alone: on the prompts of both it fails the other's check."""
+    goldens = {name: checking(pair.goldens[name]) for name in NAMES}
+    file = configured(pair, goldens, tmp_path)
+    wish = ComposeOptions("cat", (1e-6, 1.0), replay=True)
+    code, facts = answered(file, wish, capsys)
+    known = facts["common_prompts"][0]  # type: ignore[index]
+    common = facts["choices"][0]["common"][0]  # type: ignore[index]
+    assert code == 1 and known["members"] == common["members"] == list(NAMES)
+    assert known["excluding"] > 0 and common["first"] == 0 < common["second"]
+    with console.capture() as said:
+        compose_adapters(file, NAMES, wish, json=False)
+    words = " ".join(said.get().split())
+    assert "prompts in common" in words and "pass both checks" in words and "for example:" in words
 
 
 @pytest.mark.parametrize(
