@@ -72,7 +72,8 @@ class IdentityPast:
 
     def in_words(self, identity: Identity, now: float) -> str:
         """The changes of the day before ``now``, the latest first; that there was none; "" where that is not known."""
-        recent = [change for change in reversed(self.changes) if 0.0 <= now - change.at <= DAY_S]
+        # The round that pages may be later than ``now``: by a millisecond's rounding, or by a clock that was set back.
+        recent = [change for change in reversed(self.changes) if now - change.at <= DAY_S]
         if not recent:
             is_known = self.since is not None and now - self.since >= LEAST_S
             since = max(self.since or 0.0, now - DAY_S)

@@ -47,6 +47,11 @@ def test_a_change_of_two_days_ago_is_none_of_this_page() -> None:
     assert past.in_words(SWAPPED, FIXED + 25 * HOUR).startswith("nothing that a hash shows")
 
 
+def test_a_change_that_only_the_round_of_the_page_shows_is_said_though_its_time_is_rounded_up() -> None:
+    past = after(HEALTHY, replace(MOVED, at=FIXED + HOUR))
+    assert "sha256:bbbb" in past.in_words(SWAPPED, FIXED + HOUR - 0.0004)
+
+
 def test_a_round_that_shows_no_hash_and_one_of_another_scheme_are_no_change() -> None:
     blind = replace(HEALTHY, at=FIXED + 60, identity=Identity())
     other = replace(MOVED, at=FIXED + 120, identity=replace(SWAPPED, scheme=SWAPPED.scheme + 1))
