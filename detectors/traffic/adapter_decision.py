@@ -191,9 +191,15 @@ def _by_sampler(adapter: str, sampler: SamplerInForce) -> NamedCause:
 
 
 def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) -> ResponseCounts:
-    """Counts since the first bad round, the good ones between included; they start again where no evidence is left."""
+    """Counts since the first bad round, the good ones between included; they start again where no evidence is left.
+
+    A round that the fault cuts in two counts from the first response against the adapter on: the good ones before it
+    are not those of replicas that are well.
+    """
     if responses.good and not before.open and log_e <= 0.0:
         return ResponseCounts()
+    if responses.scored_before and not before.open and not before.counts.against:
+        return _from_the_cut(responses)
     past = before.counts
     favour, pods = past.favour + responses.favour, tuple(sorted({*past.pods, *responses.pods}))
     since = past.since if past.since is not None or responses.answers is None else responses.answers.first
@@ -206,6 +212,17 @@ def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) 
         bad_pods=tuple(sorted({*past.bad_pods, *responses.bad_pods})),
         pods=pods,
         since=since,
+    )
+
+
+def _from_the_cut(responses: ResponseSummary) -> ResponseCounts:
+    return ResponseCounts(
+        scored=responses.scored - responses.scored_before,
+        against=responses.against,
+        favour=responses.favour - responses.favour_before,
+        bad_pods=tuple(sorted(responses.bad_pods)),
+        pods=tuple(sorted(responses.pods)),
+        since=responses.answers.first_bad if responses.answers else None,
     )
 
 

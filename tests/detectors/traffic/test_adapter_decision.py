@@ -296,6 +296,15 @@ def test_a_round_that_the_fault_cuts_in_two_dates_it_between_its_own_responses()
     assert (mixed.after, mixed.by) == (120.0, 180.0), "a fault of one replica: the round before is the last good one"
 
 
+def test_a_fault_that_begins_within_a_round_is_not_one_of_some_replicas() -> None:
+    healthy = [served(120.0 + i, FOR) for i in range(6)]
+    lost = [served(180.0 + i, AGAINST) for i in range(7)]
+    verdict, after = decided(*lost, *healthy, told=evidence(30.0))
+    assert (verdict.cause, after.counts.scored, after.counts.since) == (Cause.ADAPTER_NOT_APPLIED, 7, 180.0)
+    mixed, after = decided(*lost, *healthy, served(190.0, FOR), told=evidence(30.0))
+    assert (mixed.cause, after.counts.scored) == (Cause.ONE_REPLICA, 14)
+
+
 def test_responses_of_partitions_that_are_judged_out_of_order_give_no_onset_that_ends_before_it_begins() -> None:
     onset = judged_after([served(200.0, FOR)], [served(180.0, AGAINST)])
     assert (onset.after, onset.by) == (180.0, 180.0)
