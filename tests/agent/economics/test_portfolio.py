@@ -50,7 +50,8 @@ def test_one_line_each_the_most_at_stake_first(config: Config, ask: Ask) -> None
     assert tone.decision is not None and tone.decision.at_stake > 6000 and router.verdict == "keep"
     assert "upkeep_days_year" not in tone.decision.defaults and "curation_days" in tone.decision.defaults
     row = facts(router, config)
-    assert row["requests_a_day"] == pytest.approx(100 * 86_400 / 7000, rel=0.02) and row["at_stake_a_year"] == 0.0
+    # The store is as old as the tests before this one took.
+    assert 100 * 86_400 / 9000 < row["requests_a_day"] <= 100 * 86_400 / 7000 * 1.001 and row["at_stake_a_year"] == 0.0
     assert row["watch_a_day"] == router.cost.money(config.costs.prices) if router.cost else False
 
 

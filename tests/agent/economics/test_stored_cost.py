@@ -32,7 +32,8 @@ def ask(config: Config) -> Iterator[Ask]:
 def test_amounts_are_those_of_the_rows(config: Config, ask: Ask) -> None:
     found = stored_cost(config, ask, 7, time.time())
     a_day = 86_400.0 / found.measured.span_s
-    assert found.missing == "" and found.measured.span_s == pytest.approx(7000, abs=60)
+    # Since the first row, which is as old as the tests before this one took.
+    assert found.missing == "" and 6990 < found.measured.span_s < 9000
     by_name = {cost.adapter: cost for cost in found.measured.costs}
     assert set(by_name) == {BASE, ROUTER, TONE}
     # Three rounds of 2 s for both, half a second of scoring for the one; 30 CPU seconds of the models for all of it.

@@ -16,6 +16,7 @@ from agent.store import client as store
 from agent.store.table_rows import Origin
 from detectors.records import (
     THE_FILES,
+    BaseRound,
     Cause,
     FilesCheck,
     FilesState,
@@ -83,6 +84,7 @@ def test_what_has_changed_within_tolerance_is_listed_while_it_is_healthy(told: s
 
 
 def test_every_question_is_answered_on_the_incident(told: store.Client) -> None:
+    insert(told, BaseRound(BASE, 3, NOW, (findings.round_(f"desk / {ROUTER}", 3, NOW, 1.0),)))
     for name in store.query_names():
         assert answers(told, name), name
 
