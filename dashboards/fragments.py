@@ -101,8 +101,8 @@ def requests(time: str, chosen: str) -> str:
 def requests_of_hours(chosen: str) -> str:
     """(hour, cluster, adapter, pod, topic, partition, by_minute): the same by hours, of each a map of its minutes.
 
-    by_minute: minute of the hour -> requests. For what begins and ends within an hour: a map takes a tenth of the time
-    that a row for each minute does. chosen: a condition on cluster, adapter and ``hour``
+    by_minute: minute of the hour -> requests. For what begins and ends within an hour, without a row for
+    each minute. chosen: a condition on cluster, adapter and ``hour``
     """
     return f"""\
     SELECT hour, cluster, adapter, pod, topic, partition,

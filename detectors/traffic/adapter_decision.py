@@ -198,9 +198,9 @@ def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) 
     """
     if responses.good and not before.open and log_e <= 0.0:
         return ResponseCounts()
-    if responses.scored_before and not before.open and not before.counts.against:
-        return _from_the_cut(responses)
     past = before.counts
+    if responses.since_fault and not before.open and not past.against:
+        past, responses = ResponseCounts(), responses.since_fault
     favour, pods = past.favour + responses.favour, tuple(sorted({*past.pods, *responses.pods}))
     since = past.since if past.since is not None or responses.answers is None else responses.answers.first
     if responses.good:
@@ -212,17 +212,6 @@ def counted(before: ResponseIncident, responses: ResponseSummary, log_e: float) 
         bad_pods=tuple(sorted({*past.bad_pods, *responses.bad_pods})),
         pods=pods,
         since=since,
-    )
-
-
-def _from_the_cut(responses: ResponseSummary) -> ResponseCounts:
-    return ResponseCounts(
-        scored=responses.scored - responses.scored_before,
-        against=responses.against,
-        favour=responses.favour - responses.favour_before,
-        bad_pods=tuple(sorted(responses.bad_pods)),
-        pods=tuple(sorted(responses.pods)),
-        since=responses.answers.first_bad if responses.answers else None,
     )
 
 

@@ -42,8 +42,8 @@ class ResponseSummary:
     explanations: of the responses against it by each alternative, or of all responses where none is
     path: of the scored responses
     answers: when the scored ones were served; None where none is scored, or of one that is not known
-    scored_before, favour_before: of these the ones of before the fault, where it began in this round (good_until of
-    ``answers``)
+    since_fault: of those from the first bad one on, where the fault began within this round (``answers.good_until``);
+    None where it did not
     """
 
     scored: int = 0
@@ -61,8 +61,7 @@ class ResponseSummary:
     explanations: Explanations = field(default_factory=Explanations)
     path: PathLikelihood = field(default_factory=PathLikelihood)
     answers: AnswerTimes | None = None
-    scored_before: int = 0
-    favour_before: int = 0
+    since_fault: ResponseSummary | None = None
 
     @property
     def scores(self) -> DrawCounts:
@@ -104,8 +103,7 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
     unscored = [score for score in scores if id(score) not in ids]
     reasons = Counter(score.detail or SCORE_NOT_FINITE for score in unscored)
     answers = _answer_times([(score.at, value) for score, value in scored])
-    began = answers.first_bad if answers and answers.good_until is not None else 0.0
-    before = [value for score, value in scored if score.at < began]
+    from_fault = answers.first_bad if answers and answers.good_until is not None else None
     return ResponseSummary(
         scored=len(scored),
         tokens=sum(score.tokens for score, _ in scored),
@@ -122,8 +120,7 @@ def summarise(scores: Sequence[TrafficScore]) -> ResponseSummary:
         explanations=Explanations.of(bad or [score for score, _ in scored], bool(bad)),
         path=PathLikelihood.of([score for score, _ in scored]),
         answers=answers,
-        scored_before=len(before),
-        favour_before=sum(value <= -AGAINST for value in before),
+        since_fault=None if from_fault is None else summarise([own for own, _ in scored if own.at >= from_fault]),
     )
 
 

@@ -297,10 +297,11 @@ def test_a_round_that_the_fault_cuts_in_two_dates_it_between_its_own_responses()
 
 
 def test_a_fault_that_begins_within_a_round_is_not_one_of_some_replicas() -> None:
-    healthy = [served(120.0 + i, FOR) for i in range(6)]
-    lost = [served(180.0 + i, AGAINST) for i in range(7)]
+    healthy = [replace(served(120.0 + i, FOR), pod="drained") for i in range(6)]
+    lost = [replace(served(180.0 + i, AGAINST), pod="only") for i in range(7)]
     verdict, after = decided(*lost, *healthy, told=evidence(30.0))
     assert (verdict.cause, after.counts.scored, after.counts.since) == (Cause.ADAPTER_NOT_APPLIED, 7, 180.0)
+    assert after.counts.pods == ("only",), "nothing is known of a pod that served before the fault alone"
     mixed, after = decided(*lost, *healthy, served(190.0, FOR), told=evidence(30.0))
     assert (mixed.cause, after.counts.scored) == (Cause.ONE_REPLICA, 14)
 
