@@ -9,7 +9,7 @@ SELECT
     -- Sampled requests whose record names somebody.
     countIf(requester != '') AS naming, uniqExactIf(requester, requester != '') AS requesters
 FROM interactions FINAL
--- All of the table's key, so looked at before FINAL merges anything.
+-- Conditions on columns of the table's key, which are looked at before FINAL merges anything.
 PREWHERE ({cluster:String} = '' OR cluster = {cluster:String})
     AND at > now() - toIntervalSecond(toUInt32({hours:Float64} * 3600))
     AND at <= now() - toIntervalSecond(toUInt32({until_hours:Float64} * 3600))

@@ -11,7 +11,7 @@ FROM (
         -- All of one row: the turns of one and the text of another would not fit.
         argMax(tuple(prompt, roles, turn_chars), tuple(notEmpty(roles), notEmpty(prompt), at)) AS latest
     FROM interactions FINAL
-    -- All of the table's key, so looked at before FINAL merges anything.
+    -- Conditions on columns of the table's key, which are looked at before FINAL merges anything.
     PREWHERE ({subject:String} = '' OR adapter = {subject:String}) AND at > now() - toIntervalHour({hours:UInt32})
     GROUP BY adapter, hash
     ORDER BY cityHash64(hash)

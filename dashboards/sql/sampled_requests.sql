@@ -8,7 +8,7 @@
 SELECT
     at, adapter, pod, request_id, prompt_chars, output_chars, prompt_tokens, output_tokens, finish_reason, prompt, output
 FROM interactions FINAL
--- All of the table's key, so looked at before FINAL merges anything.
+-- Conditions on columns of the table's key, which are looked at before FINAL merges anything.
 PREWHERE ({subject:String} = '' OR adapter = {subject:String}) AND ({cluster:String} = '' OR cluster = {cluster:String})
     AND at > now() - toIntervalSecond(toUInt32({hours:Float64} * 3600))
     AND at <= now() - toIntervalSecond(toUInt32({until_hours:Float64} * 3600))
